@@ -1,0 +1,1 @@
+"""The numeric code: numpy, scipy and the standard library alone; arrays in, arrays out."""

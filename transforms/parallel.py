@@ -1,0 +1,78 @@
+"""Splits as the elements of a graph, and the DoFn that works on them in a small thread pool."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
+from apache_beam.utils.windowed_value import WindowedValue
+from threadpoolctl import threadpool_limits
+
+from tithe.transforms.splits import Split
+
+
+class ReadPlan(beam.PTransform):
+    """Reads the plan of splits: one reference -> (number, Split) -> spread over the workers."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def expand(self, root: beam.Pipeline) -> beam.PCollection:
+        return (
+            root
+            | "Reference" >> beam.Create([self._path])
+            | "Splits" >> beam.FlatMap(read_plan)
+            | "Spread" >> beam.Reshuffle()
+        )
+
+
+def read_plan(path: str) -> Iterator[tuple[int, Split]]:
+    """Yields the splits of a plan, a JSON line each, with their numbers from 0 on."""
+    with FileSystems.open(path) as file:
+        for number, line in enumerate(file):
+            yield number, Split.from_json(line.decode())
+
+
+class ThreadedDoFn(beam.DoFn):
+    """Calls `work` on each element, up to `threads` at a time, one BLAS thread each; outputs keep the order of the inputs.
+
+    numpy lets go of Python's lock in the products, so threads over splits use the cores of a process with no copy of anything. At most
+    `threads` elements and their results are held.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+
+    def setup(self) -> None:
+        # For good: another DoFn of this process may be at work when this one ends, and its last bits must not change under it.
+        threadpool_limits(1)
+        self._pool = ThreadPoolExecutor(self._threads)
+
+    def start_bundle(self) -> None:
+        self._pending: deque[Future[list[Any]]] = deque()
+
+    def process(self, element: Any, *sides: Any) -> Iterator[Any]:
+        self._pending.append(self._pool.submit(self.work, element, *sides))
+        while len(self._pending) > self._threads:
+            yield from self._pending.popleft().result()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        while self._pending:
+            for value in self._pending.popleft().result():
+                yield WindowedValue(value, MIN_TIMESTAMP, [GlobalWindow()])
+
+    def teardown(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def work(self, element: Any, *sides: Any) -> list[Any]:
+        """Returns the outputs of one element; runs in a thread."""
+        raise NotImplementedError
+
+
+class SplitDoFn(ThreadedDoFn):
+    """A ThreadedDoFn over the plan: each element is (number, Split)."""
