@@ -10,15 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from apache_beam.io.filesystem import FileMetadata, FileSystem
 
 from tithe.transforms.errors import InputError, UsageError
+from tithe.transforms.fetch import read_chosen
 from tithe.transforms.files import compression, file_format, match_files, open_bytes, write_atomically
+from tithe.transforms.records import read_split
+from tithe.transforms.splits import plan_splits
 
 
-class ObjectStore(FileSystem):  # type: ignore[misc]  # untyped
+class ObjectStore(FileSystem):
     """What Beam's object stores do, in a dict: an object appears, whole or not, when its stream is closed."""
 
     objects: dict[str, bytes] = {}  # noqa: RUF012  # one store for all instances: Beam makes one for each call
@@ -168,6 +173,19 @@ def test_remote_files() -> None:
         assert (stream.seek(1), stream.read()) == (1, b"}\n")
 
 
+def test_a_remote_parquet_file_is_planned_read_and_fetched() -> None:
+    table = pa.table({"i": range(100), "s": [str(i) for i in range(100)]})
+    written = write_atomically("store://b/x.parquet", lambda stream: pq.write_table(table, stream, row_group_size=30))
+    files = match_files(["store://b/*.parquet"])
+    assert files[0].size == written.bytes
+    splits, _, schema = plan_splits(files, "parquet", 1024, "error")
+    batches = [b for split in splits for b in read_split(split, "parquet", ["i"], 1 << 20)]
+    assert schema == table.schema
+    assert [r["i"] for b in batches for r in b.records()] == list(range(100))
+    chosen = read_chosen(files[0].path, "x.parquet", "parquet", np.array([3, 99]), 1 << 20)
+    assert chosen.equals(table.take([3, 99]))
+
+
 def test_formats_by_suffix() -> None:
     names = ["a.parquet", "a.PQ", "a.jsonl", "a.json", "a.ndjson.zst", "a.csv.gz", "b/a.txt", "a.text.xz"]
     assert [file_format(n) for n in names] == ["parquet", "parquet", *["jsonl"] * 3, "csv", "text", "text"]
@@ -182,7 +200,9 @@ def test_formats_by_suffix() -> None:
 def packed(data: bytes, how: str) -> bytes:
     if how == "zstd":
         return bytes(pa.compress(data, "zstd", asbytes=True))
-    return {"gzip": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}[how](data)
+    if how == "xz":
+        return lzma.compress(data)
+    return gzip.compress(data) if how == "gzip" else bz2.compress(data)
 
 
 @pytest.mark.parametrize("how", ["gzip", "bz2", "zstd", "xz"])

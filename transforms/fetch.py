@@ -1,6 +1,6 @@
 """Reading chosen records again, by file and position."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from tithe.transforms.errors import InputError
 from tithe.transforms.files import compression, open_bytes, open_source
-from tithe.transforms.records_batch import reading
+from tithe.transforms.records_batch import check_columns, reading
 from tithe.transforms.records_csv import csv_rows
 from tithe.transforms.records_lines import parse_json, parse_text, whole_lines
 from tithe.transforms.records_parquet import group_batches, row_group_starts
@@ -23,20 +23,25 @@ _BATCH_ROWS = 8192
 
 
 def read_chosen(
-    path: str, name: str, format: str, positions: npt.NDArray[np.int64], max_record_bytes: int
+    path: str,
+    name: str,
+    format: str,
+    positions: npt.NDArray[np.int64],
+    max_record_bytes: int,
+    columns: Sequence[str] | None = None,
 ) -> Any | list[bytes]:
     """The records at the given positions (int64 (n,), ascending, without repeats) of one file, in that order.
 
     Parquet, CSV and text: a pa.Table of n rows with every column of the file (CSV: strings; text: the column `text`).
-    jsonl: n lines as they stand in the file, without line end.
+    jsonl: n lines as they stand in the file, without line end. `columns` are those wanted of a Parquet file, None for all.
 
-    Raises InputError where there is no record at a position (the file has changed), BadFileError where the file cannot
+    Raises InputError for a column that the file lacks and where there is no record at a position (the file has changed), BadFileError where the file cannot
     be read.
     """
     piece = Piece(path, name, *WHOLE)
     with reading(piece):
         if format == "parquet":
-            return _parquet_rows(piece, positions)
+            return _parquet_rows(piece, positions, columns)
         if format == "csv":
             return _csv_table(piece, positions, max_record_bytes)
         lines = _chosen_lines(piece, positions, max_record_bytes)
@@ -71,17 +76,18 @@ def _parsed(piece: Piece, line: bytes, format: str) -> dict[str, Any]:
     return found
 
 
-def _parquet_rows(piece: Piece, positions: npt.NDArray[np.int64]) -> Any:
+def _parquet_rows(piece: Piece, positions: npt.NDArray[np.int64], columns: Sequence[str] | None) -> Any:
     with open_source(piece.path) as source:
         file = pq.ParquetFile(source)
-        schema = file.schema_arrow
+        names = check_columns(piece.name, columns, file.schema_arrow.names)
+        schema = pa.schema([file.schema_arrow.field(name) for name in names])
         bounds = row_group_starts(file)
         if len(positions) and positions[-1] >= bounds[-1]:
             raise _changed(piece, int(positions[-1]))
         found = []
         for group in np.unique(np.searchsorted(bounds, positions, side="right") - 1).tolist():
             start = bounds[group]
-            for data in group_batches(file, group, schema.names, _BATCH_ROWS):
+            for data in group_batches(file, group, names, _BATCH_ROWS):
                 here = positions[(positions >= start) & (positions < start + data.num_rows)]
                 if len(here):
                     found.append(data.take(here - start))

@@ -14,6 +14,7 @@ from tithe.transforms.errors import InputError
 from tithe.transforms.fetch import chosen_records, read_chosen
 from tithe.transforms.locate import Located, grouped, locate, read_wanted
 from tithe.transforms.parallel import ThreadedDoFn
+from tithe.transforms.records_batch import check_columns
 from tithe.transforms.usercode import UserCode
 
 GROUP = 256
@@ -36,6 +37,7 @@ class ColumnLosses:
         if isinstance(chosen, list):
             records = chosen_records(piece.path, piece.name, format, some.positions, max_record_bytes)
             return [record.get(self.column) for record in records]
+        check_columns(piece.name, [self.column], chosen.column_names)
         return list(chosen.column(self.column).to_pylist())
 
 

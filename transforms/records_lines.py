@@ -46,15 +46,19 @@ def lines(stream: io.BufferedReader, start: int, stop: int, max_bytes: int) -> I
 
 
 def open_lines(piece: Piece) -> tuple[io.BufferedReader, int]:
-    """The piece's file, placed on its first line, and that line's offset: the first that starts in the range."""
+    """The piece's file, placed on the first line that starts in its range, and that line's offset.
+
+    Where none does, the offset is the range's end or lies behind it.
+    """
     stream = open_bytes(piece.path, compression(piece.name), _READ_BYTES)
     if piece.start == 0:
         return stream, 0
     stream.seek(piece.start - 1)
     position = piece.start - 1
-    while part := stream.readline(_READ_BYTES):
+    while position < piece.stop:
+        part = stream.readline(min(_READ_BYTES, piece.stop - position))
         position += len(part)
-        if part.endswith(b"\n"):
+        if not part or part.endswith(b"\n"):
             break
     return stream, position
 
@@ -75,7 +79,7 @@ def whole_lines(piece: Piece, max_bytes: int) -> Iterator[tuple[int, bytes, bool
             if len(line) > max_bytes and len(line.rstrip(b"\r\n")) > max_bytes:
                 inside = not ended
                 yield position, line[:HEAD_BYTES], False
-            elif not line.isspace():
+            elif line and not line.isspace():  # empty: a byte order mark alone
                 yield position, line, True
 
 
