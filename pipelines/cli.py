@@ -53,11 +53,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tithe {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     select = commands.add_parser(
-        "select", help="draw the sample that a configuration describes", usage="tithe select CONFIG [--set KEY=VALUE ...] [-- BEAM OPTIONS]"
+        "select",
+        help="draw the sample that a configuration describes",
+        usage="tithe select CONFIG [--set KEY=VALUE ...] [-- BEAM OPTIONS]",
     )
     select.add_argument("config", metavar="CONFIG", help="a YAML file; `tithe config` prints an example")
-    select.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key, as in sample.size=500")
-    select.add_argument("--redo", action="append", default=[], metavar="STAGE", help="make a stage again: embed, cluster, losses, score or sample")
+    select.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a key, as in sample.size=500"
+    )
+    select.add_argument(
+        "--redo",
+        action="append",
+        default=[],
+        metavar="STAGE",
+        help="make a stage again: embed, cluster, losses, score or sample",
+    )
     select.add_argument("--quiet", action="store_true", help="tell warnings and errors only")
     select.set_defaults(call=_select)
     config = commands.add_parser("config", help="print a commented configuration with every key")
@@ -74,7 +84,10 @@ def _parser() -> argparse.ArgumentParser:
 def _config(options: argparse.Namespace, _: list[str]) -> int:
     from tithe import config
 
-    print(json.dumps(config.schema(), indent=2) if options.schema else config.example(), end="\n" if options.schema else "")
+    print(
+        json.dumps(config.schema(), indent=2) if options.schema else config.example(),
+        end="\n" if options.schema else "",
+    )
     return 0
 
 
@@ -82,9 +95,11 @@ def _select(options: argparse.Namespace, beam: list[str]) -> int:
     from tithe.config import load
 
     config = load(options.config, options.set)
+    from tithe.beam_options import parse_beam_options, silence_root_logger
+
+    silence_root_logger()  # before Beam is imported, which warns of extras that are not there
     from apache_beam.io.filesystems import FileSystems
 
-    from tithe.beam_options import parse_beam_options
     from tithe.progress import Progress
     from tithe.select import STAGES, Selection
     from tithe.workspace import Workspace
@@ -122,6 +137,9 @@ def _summary(manifest: dict[str, Any], output: str) -> None:
 
 
 def _clean(options: argparse.Namespace, _: list[str]) -> int:
+    from tithe.beam_options import silence_root_logger
+
+    silence_root_logger()
     from tithe.transforms.vectors import read_json
     from tithe.workspace import FileSystems, Workspace
 

@@ -69,7 +69,12 @@ def write_manifest(
             "cost_of_anchors": {"cost": score["cost"], "records": score["rows"]},
             "rounds": cluster["rounds"],
         },
-        "losses": {"model_calls": losses["model_calls"], "anchors": losses["anchors"], "mean": losses["mean"], "largest": losses["largest"]},
+        "losses": {
+            "model_calls": losses["model_calls"],
+            "anchors": losses["anchors"],
+            "mean": losses["mean"],
+            "largest": losses["largest"],
+        },
         "proxy": {"total": sample["total"], "positive": sample["positive"], "lipschitz": sample["lipschitz"]},
         "sample": {
             "method": sample["method"],

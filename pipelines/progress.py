@@ -53,7 +53,13 @@ class Progress:
             thread.join(timeout=5)
 
     def _bar(self, name: str, total: int, count: Count, ended: threading.Event) -> None:
-        columns = TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[word]}")
+        columns = (
+            TextColumn("{task.description:<9}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[word]}"),
+        )
         with Bars(*columns, console=self._console, transient=True) as bars:
             task = bars.add_task(name, total=total, word="")
             for done, word in _looks(count, ended, 0.5):

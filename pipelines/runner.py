@@ -27,14 +27,12 @@ _STEP_ID = re.compile(r"^ref_AppliedPTransform_(?P<label>.*)_\d+$")
 _BEAM_WRAPPED = re.compile(r"^RuntimeError: (?=[\w.]*(?:Error|Exception)\b)")
 
 
-def run_pipeline(
-    build: Callable[[Any], object], run: BeamRun, *, name: str, log: Path | None = None
-) -> dict[str, int]:
+def run_pipeline(build: Callable[[Any], object], run: BeamRun, *, name: str, log: Path | None = None) -> dict[str, int]:
     """Build a pipeline, run it, wait for its end; the sums of the counters that its steps kept, by counter name.
 
     build: adds the steps to the ``beam.Pipeline`` that it is given.
     name: the stage, lower case with hyphens; part of the job's name where the runner shows one.
-    log: the file to which Beam's log, its workers' output and the traceback of a failure are appended.
+    log: the file, in a folder that exists, to which Beam's log, its workers' output and tracebacks are appended.
 
     Raises the TitheError that a step raised, of its own type and with its own message, in whatever process or under
     whatever runner it was raised; a TitheError in one line for every other failure, that of a killed worker among
@@ -76,23 +74,23 @@ def explain_failure(error: BaseException, log: Path | None = None) -> TitheError
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, TitheError):
-            return type(cause)(_IN_STEP.sub("", str(cause)))
-        cause = cause.__cause__ or cause.__context__
+            return type(cause)(_IN_STEP.sub("", str(cause))) if _IN_STEP.search(str(cause)) else cause
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
 
     types = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in _with_subclasses(TitheError)}
-    lines = [line.strip() for line in str(error).splitlines()]
-    for line in reversed(lines):
-        kind, _, message = _BEAM_WRAPPED.sub("", line).partition(": ")
+    text = str(error)
+    if "Traceback (most recent call last)" not in text:
+        text = " ".join("".join(traceback.format_exception_only(type(error), error)).split())
+    lines = [_BEAM_WRAPPED.sub("", line.strip()) for line in reversed(text.splitlines()) if line.strip()]
+    for line in lines:
+        kind, _, message = line.partition(": ")
         if kind in types:
             return types[kind](_IN_STEP.sub("", message))
-
-    own = traceback.format_exception_only(type(error), error)
-    candidates = [line for line in [own[-1].strip() if len(lines) < 2 else "", *reversed(lines)] if line]
-    line = next((line for line in candidates if _IN_STEP.search(line)), candidates[0] if candidates else repr(error))
+    line = next(filter(_IN_STEP.search, lines), lines[0])
     step = _IN_STEP.search(line)
     place = f" (in step {_step_label(step['step'])!r})" if step else ""
     seen = f"; the traceback is in {log}" if log else ""
-    return TitheError(_BEAM_WRAPPED.sub("", _IN_STEP.sub("", line)) + place + seen)
+    return TitheError(_IN_STEP.sub("", line) + place + seen)
 
 
 def exit_now(code: int) -> NoReturn:
@@ -174,7 +172,7 @@ def _log_to(path: Path | None, run: BeamRun) -> Iterator[None]:
 
     before = root.handlers[:], root.level, threading.excepthook
     with open(path or os.devnull, "a", encoding="utf-8") as file:
-        handler = logging.StreamHandler(file)
+        handler: logging.StreamHandler[Any] = logging.StreamHandler(file)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root.handlers[:] = [handler]
         # Elsewhere, the name of the job is what one looks for.

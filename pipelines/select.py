@@ -16,10 +16,11 @@ from tithe.manifest import nothing_to_do, write_manifest
 from tithe.progress import Progress
 from tithe.room import check_room
 from tithe.runner import run_pipeline
-from tithe.transforms import embed, vectors
+from tithe.transforms import embedding, vectors
 from tithe.transforms.centering import CenterCorpus
 from tithe.transforms.cluster import ClusterCorpus, ClusterTask
 from tithe.transforms.draw import DrawSample, Everything, Multinomial, Pareto, Proxies, Sampler, TotalProxies
+from tithe.transforms.embed import EmbedCorpus
 from tithe.transforms.errors import InputError, UsageError
 from tithe.transforms.files import InputFile, file_format, is_remote, match_files, write_atomically
 from tithe.transforms.kernels import exact
@@ -102,13 +103,19 @@ class Selection:
         clusters = self._stage("cluster", clustering, self._cluster)
         self.anchors = f"{clusters.folder}/representatives.npy"
         if clusters.facts["clusters"] < config.cluster.count:
-            self._warn(f"{clusters.facts['clusters']:,} clusters and not {config.cluster.count:,}: there are too few distinct vectors")
-        losses = self._stage("losses", [clustering, loss_print], lambda folder: self._losses(folder, clusters.facts["clusters"]))
+            self._warn(
+                f"{clusters.facts['clusters']:,} clusters and not {config.cluster.count:,}: there are too few distinct vectors"
+            )
+        losses = self._stage(
+            "losses", [clustering, loss_print], lambda folder: self._losses(folder, clusters.facts["clusters"])
+        )
         scores = self._stage("score", clustering, lambda folder: self._score(folder, plan.facts["splits"]))
         sample = self._stage("sample", drawing, lambda folder: self._sample(folder, losses, scores))
         for warning in sample.facts["warnings"]:
             self._warn(warning)
-        manifest = write_manifest(self.space, config, whole, files, self.stages, self.warnings, self.run.describe(), plan.facts["bad_files"])
+        manifest = write_manifest(
+            self.space, config, whole, files, self.stages, self.warnings, self.run.describe(), plan.facts["bad_files"]
+        )
         if not config.output.keep_work:
             remove(self.space.work)
         return manifest
@@ -150,9 +157,9 @@ class Selection:
         write_atomically(f"{folder}/plan.jsonl", lines.encode("utf-8", "surrogateescape"))
         return {"splits": len(splits), "files": len(files), "bad_files": [list(b) for b in bad]}
 
-    def _task(self, dimension: int) -> embed.EmbedTask:
+    def _task(self, dimension: int) -> embedding.EmbedTask:
         config = self.config
-        return embed.EmbedTask(
+        return embedding.EmbedTask(
             folder=self.vectors,
             format=self.format,
             id_field=config.input.id,
@@ -165,16 +172,16 @@ class Selection:
         )
 
     def _embed(self, folder: str, files: list[InputFile], splits: int) -> dict[str, Any]:
-        dimension = embed.first_dimension(self._task(0), (split for _, split in read_plan(self.plan)))
+        dimension = embedding.first_dimension(self._task(0), (split for _, split in read_plan(self.plan)))
         task = self._task(dimension or 0)
         check_room(self.space.work, files, self.format, self.embedder, dimension or 0)
         run = self.run
         if self.config.embed.kind == "hashing" and sum(f.size for f in files) >= PROCESS_BYTES:
             run = self.run.in_processes()
-        self.progress.line("embed", run.describe())
+            self.progress.line("embed", run.describe())
         totals_path = f"{folder}/totals.json"
         with self.progress.watch("embed", splits, lambda: (len(list_files(f"{self.vectors}/*/done.json")), "splits")):
-            self._pipeline("embed", embed.EmbedCorpus(self.plan, task, totals_path, run.threads), run)
+            self._pipeline("embed", EmbedCorpus(self.plan, task, totals_path, run.threads), run)
         totals: dict[str, Any] = vectors.read_json(totals_path)
         if totals["rows"]:
             kind = self.config.embed.label_kind if self.config.embed.label else None
@@ -193,7 +200,9 @@ class Selection:
         told = "; ".join(f"{reason}: {count:,}" for reason, count in reasons)
         where = f"; see {self.space.output}/dead_letter"
         if not totals["rows"]:
-            raise InputError("no good records" + (f" among {bad:,} ({told}){where}" if bad else ": the files are empty"))
+            raise InputError(
+                "no good records" + (f" among {bad:,} ({told}){where}" if bad else ": the files are empty")
+            )
         if bad > config.max_bad_fraction * (bad + totals["rows"]):
             raise InputError(
                 f"{bad:,} of {bad + totals['rows']:,} records are bad, more than input.max_bad_fraction {config.max_bad_fraction} allows ({told}){where}"
@@ -202,7 +211,9 @@ class Selection:
             self._warn(f"{bad:,} bad records left out ({told}){where}")
         if totals["repeated_ids"]:
             places = [(split, f"{self.vectors}/{split.key}") for _, split in read_plan(self.plan)]
-            raise InputError(embed.duplicate_message(self._task(totals["dimension"]), places, totals["repeated_ids"][0]))
+            raise InputError(
+                embedding.duplicate_message(self._task(totals["dimension"]), places, totals["repeated_ids"][0])
+            )
 
     def _publish_dead_letters(self, bad_files: list[list[str]]) -> None:
         folder = f"{self.space.output}/dead_letter"
@@ -211,7 +222,7 @@ class Selection:
             with FileSystems.open(f"{self.vectors}/{key}/dead.jsonl") as file:
                 write_atomically(f"{folder}/{key}.jsonl", file.read())
         if bad_files:
-            write_atomically(f"{folder}/files.jsonl", embed.file_letters(bad_files))
+            write_atomically(f"{folder}/files.jsonl", embedding.file_letters(bad_files))
         remove(f"{folder}/tmp")
 
     # -- cluster, losses, scores -------------------------------------------------------------------------------------
@@ -224,7 +235,9 @@ class Selection:
             count=min(cluster.count, rows),
             rounds=cluster.rounds,
             batch=min(1.0, max(cluster.batch, MIN_BATCH / rows, 10 * cluster.count / rows)),
-            seed_share=min(1.0, max(min(0.1, SEED_ROWS * cluster.count / rows), max(MIN_BATCH, 20 * cluster.count) / rows)),
+            seed_share=min(
+                1.0, max(min(0.1, SEED_ROWS * cluster.count / rows), max(MIN_BATCH, 20 * cluster.count) / rows)
+            ),
             seed=cluster.seed,
         )
         done = max((r for r in range(task.rounds + 1) if FileSystems.exists(task.checkpoint(r))), default=None)
@@ -246,7 +259,9 @@ class Selection:
             if calls:
                 self.progress.line("losses", f"{calls:,} records are given to the model")
             read = (self.format, config.input.max_record_bytes)
-            self._pipeline("losses", AskAnchors(self.anchors, self.plan, self.source, key, read, path, self.run.threads))
+            self._pipeline(
+                "losses", AskAnchors(self.anchors, self.plan, self.source, key, read, path, self.run.threads)
+            )
         losses = vectors.read_array(path)
         return {"anchors": anchors, "model_calls": calls, "mean": float(losses.mean()), "largest": float(losses.max())}
 
@@ -274,7 +289,9 @@ class Selection:
         sampler: Sampler
         if size >= rows:
             if size > rows:
-                warnings.append(f"sample.size {size:,} is above the {rows:,} records there are: every record is taken, with weight 1")
+                warnings.append(
+                    f"sample.size {size:,} is above the {rows:,} records there are: every record is taken, with weight 1"
+                )
             sampler = Everything(rows)
         elif total == 0:
             raise InputError(
@@ -282,8 +299,12 @@ class Selection:
             )
         elif config.sample.method == "pareto":
             if positive < size:
-                warnings.append(f"only {positive:,} records have a positive proxy, and sample.size is {size:,}: these are taken, with weight 1")
-            sampler = Pareto(solve(total, vectors.read_array(f"{folder}/totals.npy").tolist(), positive, size), size, seed)
+                warnings.append(
+                    f"only {positive:,} records have a positive proxy, and sample.size is {size:,}: these are taken, with weight 1"
+                )
+            sampler = Pareto(
+                solve(total, vectors.read_array(f"{folder}/totals.npy").tolist(), positive, size), size, seed
+            )
         else:
             sampler = Multinomial(exact.to_float(total), size, seed)
         chosen = f"{folder}/chosen.npy"
@@ -337,10 +358,10 @@ def _words(name: str, facts: dict[str, Any]) -> str:
     return {
         "plan": lambda: f"{facts['splits']:,} splits of {facts['files']:,} files, ",
         "embed": lambda: f"{facts['rows']:,} records of {facts['dimension']:,} numbers, ",
-        "cluster": lambda: f"{facts['clusters']:,} clusters, cost of the means {facts['cost_of_means'] / facts['rows']:.5g} a record, ",
+        "cluster": lambda: (
+            f"{facts['clusters']:,} clusters, cost of the means {facts['cost_of_means'] / facts['rows']:.5g} a record, "
+        ),
         "losses": lambda: f"{facts['anchors']:,} anchors, {facts['model_calls']:,} model calls, ",
         "score": lambda: f"cost of the anchors {facts['cost'] / max(facts['rows'], 1):.5g} a record, ",
         "sample": lambda: f"{facts['records']:,} records in {len(facts['parts']):,} parts, ",
     }[name]()
-
-

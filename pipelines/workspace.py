@@ -75,7 +75,9 @@ class Workspace:
             UsageError: a folder holds something else, or another run holds it.
         """
         with contextlib.ExitStack() as stack:
-            for folder in dict.fromkeys([self.output, *([] if self.work.startswith(f"{self.output}/") else [self.work])]):
+            for folder in dict.fromkeys(
+                [self.output, *([] if self.work.startswith(f"{self.output}/") else [self.work])]
+            ):
                 self._claim(folder, create)
                 if not is_remote(folder):
                     stack.enter_context(_locked(f"{folder}/{MARK}"))
@@ -90,7 +92,9 @@ class Workspace:
         if local and os.path.exists(folder) and not os.path.isdir(folder):
             raise UsageError(f"output.path: {folder} is a file; name a folder that is new or empty")
         if holds:
-            raise UsageError(f"{folder} holds something else ({sorted(holds)[0]}, ...); name a folder that is new or empty")
+            raise UsageError(
+                f"{folder} holds something else ({sorted(holds)[0]}, ...); name a folder that is new or empty"
+            )
         if not create:
             raise UsageError(f"{folder} is no output folder of tithe: it has no {MARK}")
         try:
@@ -145,5 +149,7 @@ def _locked(path: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise TitheError(f"another run holds {os.path.dirname(path)}; wait for it, or name another output.path") from None
+            raise TitheError(
+                f"another run holds {os.path.dirname(path)}; wait for it, or name another output.path"
+            ) from None
         yield

@@ -23,7 +23,12 @@ def hash_width(share: float) -> int:
 
 
 def make_space(
-    rows: NDArray[np.void], stored: NDArray[np.float32], dimension: int, label_kind: str | None, label_weight: float, totals: dict[str, Any]
+    rows: NDArray[np.void],
+    stored: NDArray[np.float32],
+    dimension: int,
+    label_kind: str | None,
+    label_weight: float,
+    totals: dict[str, Any],
 ) -> Space:
     """Returns the space that a sample of the corpus sets.
 
@@ -55,7 +60,15 @@ def make_space(
     magnitude = float((totals["magnitude"] + np.abs(origin).max(initial=0)) * scale.max(initial=1) * 1.001)
     if label_kind == "number":
         magnitude = max(magnitude, (totals["number_magnitude"] + abs(number[0])) * number[1] * 1.001)
-    return Space(origin, scale, classes, number, spread, max(magnitude, spread * 1.001))
+    return Space(
+        origin,
+        scale,
+        classes,
+        number,
+        spread,
+        max(magnitude, spread * 1.001),
+        8 * (1 + label_weight) * _spread(stored[:, :dimension]),
+    )
 
 
 def _spread(values: NDArray[np.float64]) -> float:
@@ -74,7 +87,9 @@ class SampleRows(SplitDoFn):
     def work(self, element: Any, *sides: Any) -> list[Stored]:
         out = []
         for part in vectors.parts_of(f"{self._folder}/{element[1].key}"):
-            out += [(rows, stored) for _, rows, stored in vectors.chunks(part, *vectors.hash_range(part, 0, self._limit))]
+            out += [
+                (rows, stored) for _, rows, stored in vectors.chunks(part, *vectors.hash_range(part, 0, self._limit))
+            ]
         return out
 
 
@@ -97,7 +112,15 @@ class Gather(beam.CombineFn):
 class CenterCorpus(beam.PTransform):
     """The plan of splits -> the space, in one file."""
 
-    def __init__(self, plan: str, folder: str, path: str, totals: dict[str, Any], settings: tuple[int, str | None, float], threads: int) -> None:
+    def __init__(
+        self,
+        plan: str,
+        folder: str,
+        path: str,
+        totals: dict[str, Any],
+        settings: tuple[int, str | None, float],
+        threads: int,
+    ) -> None:
         super().__init__()
         self._plan, self._folder, self._path, self._totals = plan, folder, path, totals
         self._settings, self._threads = settings, threads
@@ -113,7 +136,9 @@ class CenterCorpus(beam.PTransform):
         )
 
 
-def _write(gathered: list[Stored], path: str, totals: dict[str, Any], dimension: int, kind: str | None, weight: float) -> None:
+def _write(
+    gathered: list[Stored], path: str, totals: dict[str, Any], dimension: int, kind: str | None, weight: float
+) -> None:
     rows = np.concatenate([rows for rows, _ in gathered])
     stored = np.concatenate([stored for _, stored in gathered])
     write_space(path, make_space(rows, stored, dimension, kind, weight, totals))

@@ -101,7 +101,7 @@ class SeedStep(SplitDoFn):
     """A split -> far rows: one step of k-means||. What is known of each row so far lies in a file of the split's."""
 
     def __init__(self, task: ClusterTask, step: int, threads: int) -> None:
-        super().__init__(threads)
+        super().__init__(threads, CombineFar(task.count) if step < SEED_STEPS else CombineCounts())
         self._task, self._step = task, step
 
     def _state(self, key: str, step: int) -> str:
@@ -217,7 +217,7 @@ class AssignBatch(SplitDoFn):
     """A split, and the centers of the round before -> what its rows of the batch add."""
 
     def __init__(self, task: ClusterTask, number: int, threads: int) -> None:
-        super().__init__(threads)
+        super().__init__(threads, CombineSums(task.count))
         self._task, self._number = task, number
 
     def work(self, element: Any, *sides: Any) -> list[rounds.BatchSums]:
@@ -227,7 +227,10 @@ class AssignBatch(SplitDoFn):
         task, points = self._task, prepared(reference.path)
         exponent = read_space(task.reader.space_path).exponent
         blocks = task.reader.range_blocks(element[1].key, task.batch_ranges(self._number))
-        return [rounds.batch_sums(block, rows["hash"], points, exponent, task.seed, self._number) for _, rows, block in blocks]
+        return [
+            rounds.batch_sums(block, rows["hash"], points, exponent, task.seed, self._number)
+            for _, rows, block in blocks
+        ]
 
 
 class CombineSums(beam.CombineFn):
@@ -297,7 +300,8 @@ class ClusterCorpus(beam.PTransform):
         for number in range((self._done or 0) + 1, task.rounds + 1):
             sums = (
                 splits
-                | f"Assign{number}" >> beam.ParDo(AssignBatch(task, number, threads), AsSingleton(reference))  # BatchSums
+                | f"Assign{number}"
+                >> beam.ParDo(AssignBatch(task, number, threads), AsSingleton(reference))  # BatchSums
                 | f"Sum{number}" >> beam.CombineGlobally(CombineSums(task.count))  # BatchSums | None
             )
             reference = sums | f"Update{number}" >> beam.Map(update_centers, AsSingleton(reference), task, number)

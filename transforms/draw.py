@@ -77,7 +77,7 @@ class TotalSplit(SplitDoFn):
     """A split -> ProxyTotals of its parts."""
 
     def __init__(self, proxies: Proxies, size: int, threads: int) -> None:
-        super().__init__(threads)
+        super().__init__(threads, CombineProxyTotals(size))
         self._proxies, self._size = proxies, size
 
     def work(self, element: Any, *sides: Any) -> list[ProxyTotals]:
@@ -149,7 +149,9 @@ class Pareto:
     size: int
     seed: int
 
-    def draw(self, proxy: NDArray[np.float64], hashes: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    def draw(
+        self, proxy: NDArray[np.float64], hashes: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
         """Returns rows, their keys and expected multiplicities; only rows that can be among the `size` smallest of the corpus."""
         inclusion = self.threshold.inclusion_probability(proxy)
         rows = np.flatnonzero(inclusion > 0)
@@ -168,7 +170,9 @@ class Multinomial:
     size: int
     seed: int
 
-    def draw(self, proxy: NDArray[np.float64], hashes: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    def draw(
+        self, proxy: NDArray[np.float64], hashes: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
         """Returns rows (one for each arrival), times and expected multiplicities."""
         rates = proxy / self.total
         rows, times = draws.arrivals(rates, hashes, self.seed, self.size)
@@ -181,7 +185,9 @@ class Everything:
 
     size: int
 
-    def draw(self, proxy: NDArray[np.float64], hashes: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    def draw(
+        self, proxy: NDArray[np.float64], hashes: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
         """Returns every row, with key 0 and expected multiplicity 1."""
         return np.arange(len(proxy)), np.zeros(len(proxy)), np.ones(len(proxy))
 

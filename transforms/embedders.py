@@ -87,7 +87,9 @@ class ColumnEmbedder:
         return _from_arrow(column, self.name, np.dtype(self.dtype), dimension)
 
     def embed_texts(self, texts: list[str]) -> Vectors:
-        raise UsageError("embed.label_kind: text needs an embedder of texts, and embed.kind column has none; use class or number")
+        raise UsageError(
+            "embed.label_kind: text needs an embedder of texts, and embed.kind column has none; use class or number"
+        )
 
 
 @dataclass(frozen=True)
@@ -220,14 +222,20 @@ def _load_saved_model(embedder: TfhubEmbedder) -> Callable[[list[str]], Any]:
     try:
         model = hub.load(embedder.handle)
     except Exception as error:
-        raise InputError(f"embed.handle: cannot load {embedder.handle!r}: {type(error).__name__}: {error}".splitlines()[0]) from error
+        raise InputError(
+            f"embed.handle: cannot load {embedder.handle!r}: {type(error).__name__}: {error}".splitlines()[0]
+        ) from error
     function: Any = model
     if embedder.signature is not None:
         if embedder.signature not in model.signatures:
-            raise UsageError(f"embed.signature: no {embedder.signature!r}; the model has: {', '.join(model.signatures) or 'none'}")
+            raise UsageError(
+                f"embed.signature: no {embedder.signature!r}; the model has: {', '.join(model.signatures) or 'none'}"
+            )
         function = model.signatures[embedder.signature]
     elif not callable(model):
-        raise UsageError(f"embed.signature: the model cannot be called by itself; it has: {', '.join(model.signatures) or 'none'}")
+        raise UsageError(
+            f"embed.signature: the model cannot be called by itself; it has: {', '.join(model.signatures) or 'none'}"
+        )
 
     def call(texts: list[str]) -> Any:
         given = tf.constant(texts)
@@ -306,7 +314,9 @@ def _stack(rows: list[Any], bad: dict[int, str], dimension: int | None) -> tuple
     return out, bad  # type: ignore[return-value]
 
 
-def _from_arrow(column: pa.Array, name: str, dtype: np.dtype[Any], dimension: int | None) -> tuple[Vectors, dict[int, str]]:
+def _from_arrow(
+    column: pa.Array, name: str, dtype: np.dtype[Any], dimension: int | None
+) -> tuple[Vectors, dict[int, str]]:
     kind = column.type
     bad: dict[int, str] = {}
     if column.null_count:
@@ -314,18 +324,24 @@ def _from_arrow(column: pa.Array, name: str, dtype: np.dtype[Any], dimension: in
         bad = dict.fromkeys(missing, "missing vector")
     if pa.types.is_fixed_size_binary(kind):
         if kind.byte_width % dtype.itemsize:
-            raise InputError(f"column {name!r} holds {kind.byte_width} bytes a row, which is no whole number of {dtype}; set embed.dtype")
+            raise InputError(
+                f"column {name!r} holds {kind.byte_width} bytes a row, which is no whole number of {dtype}; set embed.dtype"
+            )
         data = np.frombuffer(column.buffers()[1], np.uint8)
         data = data[column.offset * kind.byte_width : (column.offset + len(column)) * kind.byte_width]
         return data.view(dtype).reshape(len(column), -1), bad
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    if not (is_list or pa.types.is_fixed_size_list(kind)) or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
+    if not (is_list or pa.types.is_fixed_size_list(kind)) or not (
+        pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)
+    ):
         raise InputError(f"column {name!r} is {kind}; embed.column needs lists of numbers or binary of fixed size")
     if is_list:
         lengths = np.diff(np.asarray(column.offsets))
         good = [length for row, length in enumerate(lengths.tolist()) if row not in bad]
         if not good or (lengths != good[0]).any():
-            return _stack([None if row in bad else np.array(v.values, np.float64) for row, v in enumerate(column)], bad, dimension)
+            return _stack(
+                [None if row in bad else np.array(v.values, np.float64) for row, v in enumerate(column)], bad, dimension
+            )
         values, width = column.flatten(), good[0]
     else:
         # `values` covers the rows before the offset and those that are null, so that row i lies at i x width.

@@ -23,7 +23,9 @@ def id_hashes(column: pa.Array | list[object]) -> tuple[U64, dict[int, str]]:
         return _hash_values(column)
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if not (pa.types.is_integer(column.type) or pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+    if not (
+        pa.types.is_integer(column.type) or pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    ):
         return np.zeros(len(column), np.uint64), dict.fromkeys(range(len(column)), NOT_AN_ID)
     missing = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False)).tolist()
     reasons = dict.fromkeys(missing, "missing id")

@@ -90,7 +90,9 @@ def checked_losses(values: list[Any], some: Located, key: str) -> NDArray[np.flo
                 raise TypeError
             out[i] = float(value)
         except (TypeError, ValueError):
-            raise InputError(f"{key}: the loss of the record {record} is {str(value)[:80]!r}, which is not a number") from None
+            raise InputError(
+                f"{key}: the loss of the record {record} is {str(value)[:80]!r}, which is not a number"
+            ) from None
         if not 0 <= out[i] < np.inf:
             raise InputError(f"{key}: the loss of the record {record} is {value}; a loss must be finite and at least 0")
     return out

@@ -82,7 +82,9 @@ class FetchPart(ThreadedDoFn):
             self._check_ids(group, chunks, chosen["hash"])
         suffix = "jsonl" if task.format == "jsonl" else "parquet"
         name = f"{task.stem}-{number:05d}.{suffix}"
-        rows, size, sha256 = write_sample_part(f"{task.folder}/{name}", task.format, chunks, sample_columns(chosen, group))
+        rows, size, sha256 = write_sample_part(
+            f"{task.folder}/{name}", task.format, chunks, sample_columns(chosen, group)
+        )
         return [{"number": number, "name": name, "rows": rows, "bytes": size, "sha256": sha256}]
 
     def _check_ids(self, group: list[Located], chunks: list[Any], hashes: NDArray[np.uint64]) -> None:
@@ -93,7 +95,9 @@ class FetchPart(ThreadedDoFn):
             wrong = np.flatnonzero(found != hashes[at : at + len(found)])
             if len(wrong):
                 place = f"{some.piece.name} at {some.positions[wrong[0]]}"
-                raise InputError(f"the record {place} is not the one that was embedded: the file was changed during the run; run again")
+                raise InputError(
+                    f"the record {place} is not the one that was embedded: the file was changed during the run; run again"
+                )
             at += len(found)
 
 

@@ -33,8 +33,8 @@ class Near:
 class FindNear(SplitDoFn):
     """A split, and the last centers -> the rows of the range near each mean."""
 
-    def __init__(self, reader: Reader, ranges: list[tuple[int, int]], seed: int, threads: int) -> None:
-        super().__init__(threads)
+    def __init__(self, reader: Reader, ranges: list[tuple[int, int]], seed: int, count: int, threads: int) -> None:
+        super().__init__(threads, CombineNear(count))
         self._reader, self._ranges, self._seed = reader, ranges, seed
 
     def work(self, element: Any, *sides: Any) -> list[Near]:
@@ -95,7 +95,9 @@ def write_representatives(near: Near | None, reference: Any, folder: str) -> str
 class FindRepresentatives(beam.PTransform):
     """(splits, reference to the last centers) -> the files representatives.npy, spares.npy and representatives.json."""
 
-    def __init__(self, reader: Reader, folder: str, ranges: list[tuple[int, int]], seed: int, count: int, threads: int) -> None:
+    def __init__(
+        self, reader: Reader, folder: str, ranges: list[tuple[int, int]], seed: int, count: int, threads: int
+    ) -> None:
         super().__init__()
         self._reader, self._folder, self._ranges = reader, folder, ranges
         self._seed, self._count, self._threads = seed, count, threads
@@ -104,7 +106,10 @@ class FindRepresentatives(beam.PTransform):
         splits, reference = inputs
         return (
             splits
-            | "Near" >> beam.ParDo(FindNear(self._reader, self._ranges, self._seed, self._threads), AsSingleton(reference))
+            | "Near"
+            >> beam.ParDo(
+                FindNear(self._reader, self._ranges, self._seed, self._count, self._threads), AsSingleton(reference)
+            )
             | "Nearest" >> beam.CombineGlobally(CombineNear(self._count))
             | "Write" >> beam.Map(write_representatives, AsSingleton(reference), self._folder)
         )

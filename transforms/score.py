@@ -60,7 +60,7 @@ class ScoreSplit(SplitDoFn):
     """A split -> its ClusterTotals; the scores go to disk."""
 
     def __init__(self, task: ScoreTask, threads: int) -> None:
-        super().__init__(threads)
+        super().__init__(threads, CombineClusters())
         self._task = task
 
     def work(self, element: Any, *sides: Any) -> list[ClusterTotals]:
@@ -101,7 +101,9 @@ class CombineClusters(beam.CombineFn):
         some = [a for a in accumulators if a is not None]
         if not some:
             return None
-        return ClusterTotals(np.sum([a.counts for a in some], axis=0), [sum(c) for c in zip(*(a.costs for a in some), strict=True)])
+        return ClusterTotals(
+            np.sum([a.counts for a in some], axis=0), [sum(c) for c in zip(*(a.costs for a in some), strict=True)]
+        )
 
     def extract_output(self, accumulator: ClusterTotals | None) -> ClusterTotals | None:
         return accumulator
@@ -113,7 +115,9 @@ def write_clusters(totals: ClusterTotals | None, path: str) -> None:
     out = np.empty(len(totals.counts), [("count", "<i8"), ("cost", "<f8")])
     out["count"], out["cost"] = totals.counts, [exact.to_float(c) for c in totals.costs]
     vectors.write_array(path, out)
-    vectors.write_json(path.replace(".npy", ".json"), {"cost": exact.to_float(sum(totals.costs)), "rows": int(totals.counts.sum())})
+    vectors.write_json(
+        path.replace(".npy", ".json"), {"cost": exact.to_float(sum(totals.costs)), "rows": int(totals.counts.sum())}
+    )
 
 
 class ScoreCorpus(beam.PTransform):

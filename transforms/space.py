@@ -29,6 +29,7 @@ class Space:
         number: mean and factor of a label of kind `number`, float64, (2,), or (0,) where there is none.
         weight: the value of a class's component.
         magnitude: every component of a block is below this in magnitude.
+        ordinary: and those of most rows below this.
     """
 
     origin: NDArray[np.float32]
@@ -37,6 +38,7 @@ class Space:
     number: NDArray[np.float64]
     weight: float
     magnitude: float
+    ordinary: float
 
     @property
     def dimension(self) -> int:
@@ -46,7 +48,7 @@ class Space:
     @property
     def exponent(self) -> int:
         """Of the grid on which sums of blocks are exact."""
-        return exact.grid_exponent(self.magnitude)
+        return exact.grid_exponent(self.magnitude, self.ordinary)
 
     def apply(self, rows: NDArray[np.void], stored: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns the block, float32, (n, dimension), of stored vectors, (n, d + e), and their rows."""
@@ -75,7 +77,7 @@ def read_space(path: str) -> Space:
     """Returns the space of a finished embed stage; read once in a process."""
     with FileSystems.open(path) as file, np.load(BytesIO(file.read())) as data:
         values: dict[str, Any] = dict(data)
-    return Space(**{**values, "weight": float(values["weight"]), "magnitude": float(values["magnitude"])})
+    return Space(**{**values, **{name: float(values[name]) for name in ("weight", "magnitude", "ordinary")}})
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,9 @@ class UserCode:
             module = importlib.import_module(module_name) if self.source is None else self._from_source(module_name)
         except Exception as error:
             remedy = "is it installed where the workers run? A single file can be shipped by `code: FILE.py`"
-            raise UsageError(f"{self.key}: cannot import {module_name!r}: {type(error).__name__}: {error}; {remedy}") from error
+            raise UsageError(
+                f"{self.key}: cannot import {module_name!r}: {type(error).__name__}: {error}; {remedy}"
+            ) from error
         try:
             target = module
             for part in name.split("."):

@@ -65,3 +65,17 @@ def arrivals(rates: Floats, hashes: NDArray[np.uint64], seed: int, size: int) ->
                 rows, times = rows[times <= limit], times[times <= limit]
                 alive, clock = alive[clock <= limit], clock[clock <= limit]
     return rows, times
+
+
+def poisson_drawn(inclusion: Floats, hashes: NDArray[np.uint64], seed: int) -> NDArray[np.bool_]:
+    """Returns which records are drawn where each is drawn for itself, with probability pi: Poisson sampling.
+
+    Hájek, "Asymptotic theory of rejective sampling with varying probabilities from a finite population" (Annals of Mathematical Statistics 35,
+    1964). The inclusion probabilities are exactly `inclusion`, to 2**-53; the size of the sample is random, sum pi on average.
+
+    Args:
+        inclusion: pi, float64, (n,), in 0 .. 1; a record of 1 is always drawn, one of 0 never.
+        hashes: id hashes, uint64, (n,).
+        seed: of the sample.
+    """
+    return hashing.uniform(hashing.role_hash(hashes, seed, "draw")) < inclusion

@@ -6,7 +6,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-def plain_proxy(anchor_losses: Floats, lipschitz: float, anchor: NDArray[np.integer], squared: NDArray[np.floating]) -> Floats:
+def plain_proxy(
+    anchor_losses: Floats, lipschitz: float, anchor: NDArray[np.integer], squared: NDArray[np.floating]
+) -> Floats:
     """Returns l(c) + lipschitz x squared distance to c, c the nearest anchor: an upper bound of a loss that is Hölder (z = 2) in each cluster.
 
     Args:

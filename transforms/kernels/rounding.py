@@ -45,7 +45,11 @@ def choose(rows: NDArray[np.void], k: int) -> tuple[NDArray[np.void], NDArray[np
         representatives, in the order of their id hash, which numbers them; the spares, `cluster` being that number; and how many clusters took far rows.
     """
     members, far = rows[rows["cluster"] >= 0], rows[rows["cluster"] < 0]
-    first = np.concatenate([[True], members["cluster"][1:] != members["cluster"][:-1]]) if len(members) else np.empty(0, bool)
+    first = (
+        np.concatenate([[True], members["cluster"][1:] != members["cluster"][:-1]])
+        if len(members)
+        else np.empty(0, bool)
+    )
     chosen, spares = members[first], members[~first]
     taken = {row.tobytes() for row in chosen["vector"]}
     moved = []

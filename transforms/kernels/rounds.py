@@ -83,7 +83,7 @@ def batch_sums(
 
 
 def densify(some: BatchSums, k: int) -> BatchSums:
-    """Returns the sums with a row for each of k clusters."""
+    """Returns the sums with a row for each of k clusters, in arrays of their own."""
     counts = np.zeros(k, np.int64)
     limbs = np.zeros((k, some.sums.limbs.shape[1]), np.int64)
     counts[some.sums.clusters], limbs[some.sums.clusters] = some.sums.counts, some.sums.limbs

@@ -15,7 +15,9 @@ LLOYD_STEPS = 5
 """Weighted Lloyd steps after k-means++; more changed the cost of the later rounds by less than the noise."""
 
 
-def reduce_candidates(points: NDArray[np.float32], weights: NDArray[np.float64], count: int, seed: int) -> NDArray[np.float32]:
+def reduce_candidates(
+    points: NDArray[np.float32], weights: NDArray[np.float64], count: int, seed: int
+) -> NDArray[np.float32]:
     """Reduces weighted candidates to centers.
 
     Args:
@@ -57,7 +59,9 @@ def plus_plus(points: NDArray[np.float32], weights: NDArray[np.float64], count: 
     return chosen
 
 
-def _lloyd_step(points: NDArray[np.float32], weights: NDArray[np.float64], centers: NDArray[np.float32]) -> NDArray[np.float32]:
+def _lloyd_step(
+    points: NDArray[np.float32], weights: NDArray[np.float64], centers: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """The weighted means of the candidates nearest to each center; a center without any stays."""
     index = nearest.nearest(points, nearest.prepare(centers))[0][:, 0]
     k = len(centers)

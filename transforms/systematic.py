@@ -1,0 +1,352 @@
+"""The systematic draw over a corpus in splits: exact masses of coarse cells, then of cells, then the rows of the cells that hold a selection point.
+
+Each step reads rows and scores of its split again and lets them go; what crosses the network is the coarse masses (128 kB a bundle, or 8 bytes a
+cluster), at most 16 bytes for each row of a coarse cell that holds a point, and the rows of the cells that hold one: the drawn ones and
+about one in kernels.systematic.CELLS_A_DRAW others. The drawn rows meet in one place only when their file is written.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.metrics import Metrics
+from apache_beam.pvalue import AsSingleton, TaggedOutput
+from numpy.typing import NDArray
+
+from tithe.transforms import vectors
+from tithe.transforms.draw import CHOSEN, write_chosen
+from tithe.transforms.kernels import hashing, systematic
+from tithe.transforms.kernels.systematic import Cells, MassScale
+from tithe.transforms.parallel import ReadPlan, SplitDoFn
+
+MASS = np.dtype([("cell", "<i8"), ("mass", "<i8")])
+"""The exact mass of a cell, or of its rows in one part."""
+
+START = np.dtype([("cell", "<i8"), ("start", "<i8")])
+"""A cell that holds a point, and the mass before it in the pass."""
+
+CELLS_A_GROUP = 1 << systematic.MAX_BITS
+"""Cells whose masses are added up under one key, or a few more: a coarse cell is not cut in two."""
+
+CELLS_A_KEY = 1024
+"""Cells with points whose rows are gathered under one key, by number of such cells, so that a key holds as many draws or a few more."""
+
+
+class ProxyReader(Protocol):
+    """What gives the rows, scores and proxies of the parts of a split, the same on each reading."""
+
+    def read(self, key: str) -> Iterator[tuple[NDArray[np.void], NDArray[np.void], NDArray[np.float64]]]:
+        """Yields (rows, scores, proxies) of the parts of a split."""
+        ...
+
+
+@dataclass(frozen=True)
+class SystematicTask:
+    """What the workers need for the draw.
+
+    Attributes:
+        proxies: reads the proxies; all 1 for a draw with equal probabilities.
+        order: path of the rank of each cluster in the pass, int64, (k,): a permutation of 0 .. k - 1.
+        scale: of the masses.
+        seed: of the sample.
+        folder: of this stage, for the masses and the cells with points.
+    """
+
+    proxies: ProxyReader
+    order: str
+    scale: MassScale
+    seed: int
+    folder: str
+
+    @property
+    def coarse_path(self) -> str:
+        """Where the masses of the coarse cells are, once they are added up."""
+        return f"{self.folder}/coarse.npy"
+
+    @property
+    def cells_path(self) -> str:
+        """Where the cells with points are, once they are known."""
+        return f"{self.folder}/cells.npy"
+
+
+@dataclass
+class PassPart:
+    """The rows of a part of a split, as the pass sees them."""
+
+    rows: NDArray[np.void]
+    scores: NDArray[np.void]
+    proxy: NDArray[np.float64]
+    masses: NDArray[np.int64]
+    hashes: NDArray[np.uint64]
+    coarse: NDArray[np.int64]
+
+
+def read_pass(task: SystematicTask, key: str) -> Iterator[PassPart]:
+    """Yields the parts of a split."""
+    ranks = _read_shared(task.order)
+    bits = systematic.coarse_bits(len(ranks))
+    for rows, scores, proxy in task.proxies.read(key):
+        hashes = hashing.role_hash(rows["hash"], task.seed, "draw")
+        coarse = systematic.coarse_cells(ranks[scores["anchor"][:, 0]], hashes, bits)
+        yield PassPart(rows, scores, proxy, task.scale.masses(proxy), hashes, coarse)
+
+
+@lru_cache(maxsize=4)
+def _read_shared(path: str) -> NDArray[Any]:
+    return vectors.read_array(path)
+
+
+@lru_cache(maxsize=2)
+def _read_cells(coarse: str, clusters: int, draws: int, seed: int) -> Cells:
+    return systematic.lay_cells(vectors.read_array(coarse), clusters, draws, seed)
+
+
+def read_cells(task: SystematicTask) -> Cells:
+    """Returns the cells of the pass, laid once in a process."""
+    return _read_cells(task.coarse_path, len(_read_shared(task.order)), task.scale.draws, task.seed)
+
+
+# -- exact masses of coarse cells ------------------------------------------------------------------------------------------
+
+
+class SumMasses(beam.CombineFn):
+    """Masses of coarse cells, int64, (c,) -> their sums; None where there is none."""
+
+    def create_accumulator(self) -> NDArray[np.int64] | None:
+        return None
+
+    def add_input(self, accumulator: NDArray[np.int64] | None, element: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+        return self.merge_accumulators([accumulator, element])
+
+    def merge_accumulators(self, accumulators: Iterable[NDArray[np.int64] | None]) -> NDArray[np.int64] | None:
+        some = [a for a in accumulators if a is not None]
+        return np.sum(some, axis=0) if some else None
+
+    def extract_output(self, accumulator: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+        return accumulator
+
+
+class CoarseSplit(SplitDoFn):
+    """A split -> masses of the coarse cells."""
+
+    def __init__(self, task: SystematicTask, threads: int) -> None:
+        super().__init__(threads, SumMasses())
+        self._task = task
+
+    def work(self, element: Any, *sides: Any) -> list[NDArray[np.int64]]:
+        clusters = len(_read_shared(self._task.order))
+        sums = np.zeros(clusters << systematic.coarse_bits(clusters), np.int64)
+        for part in read_pass(self._task, element[1].key):
+            np.add.at(sums, part.coarse, part.masses)
+        return [sums]
+
+
+def write_coarse(masses: NDArray[np.int64] | None, task: SystematicTask) -> str:
+    """Writes the masses of the coarse cells; returns where they are."""
+    assert masses is not None, "the plan has a split"
+    vectors.write_array(task.coarse_path, masses)
+    return task.coarse_path
+
+
+# -- cells that hold a point -----------------------------------------------------------------------------------------------
+
+
+def _sum_masses(some: NDArray[np.void]) -> NDArray[np.void]:
+    cells, masses = systematic.sum_cells(some["cell"], some["mass"])
+    out = np.empty(len(cells), MASS)
+    out["cell"], out["mass"] = cells, masses
+    return out
+
+
+class CellSplit(SplitDoFn):
+    """A split, once the coarse masses are known -> (group, MASS of the cells) for the coarse cells that hold a point."""
+
+    def __init__(self, task: SystematicTask, threads: int) -> None:
+        super().__init__(threads)
+        self._task = task
+
+    def work(self, element: Any, *sides: Any) -> list[tuple[int, NDArray[np.void]]]:
+        cells, found = read_cells(self._task), [np.empty(0, MASS)]
+        for part in read_pass(self._task, element[1].key):
+            kept = np.flatnonzero(cells.holding[part.coarse] & (part.masses > 0))
+            masses = np.empty(len(kept), MASS)
+            masses["cell"] = cells.cell(part.coarse[kept], part.hashes[kept])
+            masses["mass"] = part.masses[kept]
+            found.append(_sum_masses(masses))
+        masses = _sum_masses(np.concatenate(found))
+        first = cells.offsets[np.searchsorted(cells.offsets, masses["cell"], "right") - 1]
+        return list(_by_key(first // CELLS_A_GROUP, masses))
+
+
+class SumCells(beam.CombineFn):
+    """MASS of cells -> MASS of the distinct cells, ascending."""
+
+    def create_accumulator(self) -> list[NDArray[np.void]]:
+        return []
+
+    def add_input(self, accumulator: list[NDArray[np.void]], element: NDArray[np.void]) -> list[NDArray[np.void]]:
+        # Added up only when there are several, so that a row is sorted a few times and not once a split.
+        accumulator = [*accumulator, element]
+        return self.compact(accumulator) if len(accumulator) > 8 else accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[list[NDArray[np.void]]]) -> list[NDArray[np.void]]:
+        return self.compact([masses for accumulator in accumulators for masses in accumulator])
+
+    def compact(self, accumulator: list[NDArray[np.void]]) -> list[NDArray[np.void]]:
+        return [_sum_masses(np.concatenate(accumulator))] if accumulator else []
+
+    def extract_output(self, accumulator: list[NDArray[np.void]]) -> NDArray[np.void]:
+        return self.compact(accumulator)[0] if accumulator else np.empty(0, MASS)
+
+
+def find_points(group: tuple[int, NDArray[np.void]], task: SystematicTask) -> NDArray[np.void]:
+    """Returns the START of the cells of a group that hold a point."""
+    cells, starts = read_cells(task).with_points(group[1]["cell"], group[1]["mass"])
+    out = np.empty(len(cells), START)
+    out["cell"], out["start"] = cells, starts
+    return out
+
+
+def write_cells(groups: list[NDArray[np.void]], task: SystematicTask) -> str:
+    """Writes the cells that hold a point, ascending: at most one a draw, 16 bytes each; returns where they are."""
+    vectors.write_array(task.cells_path, np.sort(np.concatenate([np.empty(0, START), *groups]), order="cell"))
+    return task.cells_path
+
+
+# -- the rows of these cells -----------------------------------------------------------------------------------------------
+
+
+class GatherSplit(SplitDoFn):
+    """A split, once the cells with points are known -> (key, CHOSEN as bytes) of their rows; certain rows under the key -1.
+
+    Bytes, since a key has but a few rows in a split and an array would be mostly header.
+    """
+
+    def __init__(self, task: SystematicTask, threads: int) -> None:
+        super().__init__(threads)
+        self._task = task
+
+    def work(self, element: Any, *sides: Any) -> list[tuple[int, bytes]]:
+        task, (number, split) = self._task, element
+        cells, held = read_cells(task), _read_shared(task.cells_path)["cell"]
+        out: list[tuple[int, bytes]] = []
+        for part in read_pass(task, split.key):
+            place = np.full(len(part.rows), -1)
+            kept = np.flatnonzero(cells.holding[part.coarse] & (part.masses > 0))
+            cell = cells.cell(part.coarse[kept], part.hashes[kept])
+            found = np.searchsorted(held, cell)
+            in_held = held[np.minimum(found, len(held) - 1)] == cell if len(held) else np.zeros(len(kept), bool)
+            place[kept[in_held]] = found[in_held]
+            certain = task.scale.certain(part.proxy)
+            wanted = np.flatnonzero(certain | (place >= 0))
+            chosen = _chosen(number, part, wanted)
+            keys = np.where(certain, -1, place // CELLS_A_KEY)[wanted]
+            out += [(key, rows.tobytes()) for key, rows in _by_key(keys, chosen)]
+        return out
+
+
+def _chosen(number: int, part: PassPart, wanted: NDArray[np.int64]) -> NDArray[np.void]:
+    """The rows as certain records; `pick_rows` gives those that are not their inclusion probability and order."""
+    out = np.zeros(len(wanted), CHOSEN)
+    for name in ("hash", "piece", "position"):
+        out[name] = part.rows[name][wanted]
+    out["split"], out["proxy"] = number, part.proxy[wanted]
+    out["cluster"], out["squared"] = part.scores["anchor"][wanted, 0], part.scores["squared"][wanted, 0]
+    out["expected"], out["multiplicity"], out["order"] = 1, 1, -1
+    return out
+
+
+def _by_key(keys: NDArray[np.int64], rows: NDArray[np.void]) -> Iterator[tuple[int, NDArray[np.void]]]:
+    """Yields (key, its rows in their order)."""
+    order = np.argsort(keys, kind="stable")
+    distinct, first = np.unique(keys[order], return_index=True)
+    yield from zip(distinct.tolist(), np.split(rows[order], first[1:]), strict=True)
+
+
+class Count(beam.DoFn):
+    """Passes (key, rows) on, certain rows by the output `certain`; counts rows and bytes that go through the shuffle.
+
+    Apart from the DoFns over splits, whose threads Beam's counters do not see.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._rows, self._bytes = Metrics.counter("systematic", f"{name}_rows"), Metrics.counter("systematic", f"{name}_bytes")
+
+    def process(self, element: tuple[int, Any]) -> Iterator[Any]:
+        key, rows = element
+        if key < 0:
+            yield TaggedOutput("certain", np.frombuffer(rows, CHOSEN))
+            return
+        size = memoryview(rows).nbytes
+        self._rows.inc(size // (CHOSEN if isinstance(rows, bytes) else MASS).itemsize)
+        self._bytes.inc(size)
+        yield element
+
+
+def pick_rows(gathered: tuple[int, Iterable[bytes]], task: SystematicTask) -> NDArray[np.void]:
+    """Returns the drawn rows among all rows of some cells that hold points, as CHOSEN in the order of the pass."""
+    rows = np.frombuffer(b"".join(gathered[1]), CHOSEN)
+    rows = rows[np.lexsort((rows["position"], rows["piece"], rows["split"]))]
+    cells, held = read_cells(task), _read_shared(task.cells_path)
+    hashes, masses = hashing.role_hash(rows["hash"], task.seed, "draw"), task.scale.masses(rows["proxy"])
+    coarse = systematic.coarse_cells(_read_shared(task.order)[rows["cluster"]], hashes, cells.coarse_bits)
+    cell = cells.cell(coarse, hashes)
+    starts = held["start"][np.searchsorted(held["cell"], cell)]
+    drawn, numbers = systematic.pick(cells.points, cell, starts, hashes, masses)
+    out = rows[drawn]
+    out["order"], out["expected"] = numbers, cells.points.inclusion(masses[drawn])
+    return out
+
+
+def write_draws(drawn: list[NDArray[np.void]], path: str) -> None:
+    """Writes the drawn rows, the only place where they meet."""
+    write_chosen(np.concatenate([np.empty(0, CHOSEN), *drawn]), path, False)
+
+
+class DrawSystematic(beam.PTransform):
+    """The plan of splits -> the drawn records, one row each, as a file of CHOSEN; `order` is the number of a record's point, -1 where it is certain.
+
+    Args of the constructor:
+        plan: path of the plan of splits.
+        task: the settings.
+        path: of the file, .npy; its facts lie beside it as .json.
+        threads: of a worker.
+    """
+
+    def __init__(self, plan: str, task: SystematicTask, path: str, threads: int) -> None:
+        super().__init__()
+        self._plan, self._task, self._path, self._threads = plan, task, path, threads
+
+    def expand(self, root: beam.Pipeline) -> beam.PCollection:
+        task, threads = self._task, self._threads
+        splits = root | "Splits" >> ReadPlan(self._plan)  # (number, Split)
+        coarse = (
+            splits
+            | "Masses" >> beam.ParDo(CoarseSplit(task, threads))  # masses of a bundle | None
+            | "Sum" >> beam.CombineGlobally(SumMasses())
+            | "WriteMasses" >> beam.Map(write_coarse, task)  # path
+        )
+        cells = (
+            splits
+            | "Cells" >> beam.ParDo(CellSplit(task, threads), AsSingleton(coarse))  # (group, MASS)
+            | "CountCells" >> beam.ParDo(Count("cell"))
+            | "SumCells" >> beam.CombinePerKey(SumCells())
+            | "FindPoints" >> beam.Map(find_points, task)  # START
+            | "GatherCells" >> beam.combiners.ToList()
+            | "WriteCells" >> beam.Map(write_cells, task)  # path
+        )
+        rows = (
+            splits
+            | "Rows" >> beam.ParDo(GatherSplit(task, threads), AsSingleton(cells))  # (key, CHOSEN as bytes)
+            | "CountRows" >> beam.ParDo(Count("gathered")).with_outputs("certain", main="others")
+        )
+        picked = rows.others | "Gather" >> beam.GroupByKey() | "Pick" >> beam.Map(pick_rows, task)  # CHOSEN
+        return (
+            (rows.certain, picked)
+            | "Together" >> beam.Flatten()
+            | "GatherDraws" >> beam.combiners.ToList()
+            | "Write" >> beam.Map(write_draws, self._path)
+        )
