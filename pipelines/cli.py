@@ -34,9 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say_how_to_go_on(options, given)
         return FAILED
     except KeyboardInterrupt:
+        from tithe.runner import exit_now
+
         print("\ntithe: interrupted; the finished stages are kept", file=sys.stderr)
         _say_how_to_go_on(options, given)
-        return FAILED
+        exit_now(FAILED)  # threads that a cancelled pipeline has left behind may go on for long
 
 
 def _say_how_to_go_on(options: argparse.Namespace, given: list[str]) -> None:
@@ -75,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     config.set_defaults(call=_config)
     clean = commands.add_parser("clean", help="remove stages that the current result does not use")
     clean.add_argument("output", metavar="OUT", help="an output folder (output.path)")
-    clean.add_argument("--work", metavar="FOLDER", help="its work folder, where output.work named another")
+    clean.add_argument("--work", metavar="FOLDER", help="its work folder (output.work), where the manifest does not tell")
     clean.add_argument("--all", action="store_true", help="remove every stage; the sample and the manifest stay")
     clean.set_defaults(call=_clean)
     return parser
@@ -140,10 +142,15 @@ def _clean(options: argparse.Namespace, _: list[str]) -> int:
     from tithe.beam_options import silence_root_logger
 
     silence_root_logger()
+    from apache_beam.io.filesystems import FileSystems
+
     from tithe.transforms.vectors import read_json
-    from tithe.workspace import FileSystems, Workspace
+    from tithe.workspace import Workspace
 
     space = Workspace(options.output, options.work)
+    if options.work is None and FileSystems.exists(space.manifest):
+        # Relative to the current folder, as in the configuration.
+        space = Workspace(options.output, read_json(space.manifest)["configuration"]["output"]["work"])
     with space.held(create=False):
         keep: set[str] = set()
         if not options.all:
@@ -152,5 +159,5 @@ def _clean(options: argparse.Namespace, _: list[str]) -> int:
             manifest = read_json(space.manifest)
             keep = {stage["folder"] for stage in manifest["stages"]} | {manifest["vectors"]}
         gone = space.clean(keep)
-    print(f"removed {len(gone)} stages: {', '.join(gone)}" if gone else "nothing to remove")
+    print(f"removed: {', '.join(gone)}" if gone else "nothing to remove")
     return 0

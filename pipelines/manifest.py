@@ -22,9 +22,11 @@ def nothing_to_do(space: Workspace, whole: str) -> dict[str, Any] | None:
     if not FileSystems.exists(space.manifest):
         return None
     manifest: dict[str, Any] = read_json(space.manifest)
+    if manifest.get("fingerprint") != whole:
+        return None
     sizes = list_files(f"{space.output}/sample/*")
     parts = {f"{space.output}/{part['name']}": part["bytes"] for part in manifest["sample"]["parts"]}
-    stands = manifest["fingerprint"] == whole and all(sizes.get(path) == size for path, size in parts.items())
+    stands = all(sizes.get(path) == size for path, size in parts.items())
     return {**manifest, "stood": True} if stands else None
 
 

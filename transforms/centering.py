@@ -44,17 +44,18 @@ def make_space(
         totals: of the embed stage (magnitude, classes).
     """
     order = np.lexsort((rows["position"], rows["piece"], rows["hash"]))
-    rows, stored = rows[order], stored[order].astype(np.float64)
-    origin = np.median(stored, axis=0).astype(np.float32)
-    spread = label_weight * _spread(stored[:, :dimension])
-    scale = np.ones(stored.shape[1], np.float32)
+    rows = rows[order]
+    wide = stored[order].astype(np.float64)
+    origin = np.median(wide, axis=0).astype(np.float32)
+    spread = label_weight * _spread(wide[:, :dimension])
+    scale = np.ones(wide.shape[1], np.float32)
     classes, number = np.empty(0, np.uint64), np.empty(0)
     if label_kind == "text":
-        scale[dimension:] = spread / (_spread(stored[:, dimension:]) or 1.0)
+        scale[dimension:] = spread / (_spread(wide[:, dimension:]) or 1.0)
     elif label_kind == "class":
         classes = np.array(sorted(int(h, 16) for h in totals["classes"]), np.uint64)
     elif label_kind == "number":
-        values = np.ascontiguousarray(rows["label"]).view("<f8")
+        values = np.ascontiguousarray(rows["label"]).view(np.float64)
         middle = np.median(values)
         number = np.array([middle, spread / (_spread(values[:, None]) or 1.0)])
     magnitude = float((totals["magnitude"] + np.abs(origin).max(initial=0)) * scale.max(initial=1) * 1.001)
@@ -67,7 +68,7 @@ def make_space(
         number,
         spread,
         max(magnitude, spread * 1.001),
-        8 * (1 + label_weight) * _spread(stored[:, :dimension]),
+        8 * (1 + label_weight) * _spread(wide[:, :dimension]),
     )
 
 

@@ -109,7 +109,7 @@ class SeedStep(SplitDoFn):
 
     def work(self, element: Any, *sides: Any) -> list[Any]:
         task, step, key = self._task, self._step, element[1].key
-        candidates = sides[0] if sides else None
+        candidates: list[int] = sides[0]
         points = _prepared_candidates(task.folder, step - 1) if candidates and candidates[-1] else None
         known = vectors.read_array(self._state(key, step - 1)) if step else None
         state, drawn, at = [], [], 0

@@ -29,9 +29,11 @@ CHOSEN = np.dtype(
         ("proxy", "<f8"),
         ("expected", "<f8"),
         ("multiplicity", "<i8"),
+        ("order", "<i8"),
     ]
 )
-"""A drawn record: where it is, and its expected multiplicity (its inclusion probability where no record is drawn twice)."""
+"""A drawn record: where it is, its expected multiplicity (its inclusion probability where no record is drawn twice), and its rank in the pass of the
+systematic draw (-1: certain, or another draw)."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ class DrawSplit(SplitDoFn):
             drawn, keys, expected = self._sampler.draw(proxy, rows["hash"])
             chosen = np.empty(len(drawn), CHOSEN)
             chosen["key"], chosen["expected"], chosen["multiplicity"] = keys, expected, 1
-            chosen["split"], chosen["proxy"] = number, proxy[drawn]
+            chosen["split"], chosen["proxy"], chosen["order"] = number, proxy[drawn], -1
             chosen["cluster"], chosen["squared"] = scores["anchor"][drawn, 0], scores["squared"][drawn, 0]
             for name in ("hash", "piece", "position"):
                 chosen[name] = rows[name][drawn]

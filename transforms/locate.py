@@ -33,9 +33,9 @@ def locate(plan: str, wanted: NDArray[np.void]) -> Iterator[Located]:
         plan: path of the plan of splits.
         wanted: structured array with the fields split, piece and position, (n,).
     """
-    names, files = {}, {}
+    names: dict[str, Piece] = {}
     numbers = set(np.unique(wanted["split"]).tolist())
-    pieces = {}
+    pieces: dict[tuple[int, int], Piece] = {}
     for number, split in read_plan(plan):
         if number in numbers:
             for i, piece in enumerate(split.pieces):

@@ -68,7 +68,8 @@ class Space:
 def write_space(path: str, space: Space) -> None:
     """Writes a space as .npz."""
     buffer = BytesIO()
-    np.savez(buffer, **{name: np.asarray(value) for name, value in vars(space).items()})
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in vars(space).items()}
+    np.savez(buffer, **arrays)
     write_atomically(path, buffer.getvalue())
 
 

@@ -1,8 +1,10 @@
-"""The systematic draw over a corpus in splits: exact masses of coarse cells, then of cells, then the rows of the cells that hold a selection point.
+"""The systematic draw over a corpus in splits: exact masses of coarse cells, then of cells, then the rows of the cells
+that hold a selection point.
 
-Each step reads rows and scores of its split again and lets them go; what crosses the network is the coarse masses (128 kB a bundle, or 8 bytes a
-cluster), at most 16 bytes for each row of a coarse cell that holds a point, and the rows of the cells that hold one: the drawn ones and
-about one in kernels.systematic.CELLS_A_DRAW others. The drawn rows meet in one place only when their file is written.
+Each step reads rows and scores of its split again and lets them go; what crosses the network is the coarse masses (128
+kB, or 8 bytes a cluster, before they are added up), at most 16 bytes for each row of a coarse cell that holds a point,
+and the rows of the cells that hold one: the drawn ones and about one in kernels.systematic.CELLS_A_DRAW others. The
+drawn rows meet in one place only when their file is written.
 """
 
 from collections.abc import Iterable, Iterator
@@ -32,7 +34,8 @@ CELLS_A_GROUP = 1 << systematic.MAX_BITS
 """Cells whose masses are added up under one key, or a few more: a coarse cell is not cut in two."""
 
 CELLS_A_KEY = 1024
-"""Cells with points whose rows are gathered under one key, by number of such cells, so that a key holds as many draws or a few more."""
+"""Cells with points whose rows are gathered under one key, by number of such cells, so that a key holds as many draws
+or a few more."""
 
 
 class ProxyReader(Protocol):
@@ -109,31 +112,14 @@ def read_cells(task: SystematicTask) -> Cells:
     return _read_cells(task.coarse_path, len(_read_shared(task.order)), task.scale.draws, task.seed)
 
 
-# -- exact masses of coarse cells ------------------------------------------------------------------------------------------
-
-
-class SumMasses(beam.CombineFn):
-    """Masses of coarse cells, int64, (c,) -> their sums; None where there is none."""
-
-    def create_accumulator(self) -> NDArray[np.int64] | None:
-        return None
-
-    def add_input(self, accumulator: NDArray[np.int64] | None, element: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
-        return self.merge_accumulators([accumulator, element])
-
-    def merge_accumulators(self, accumulators: Iterable[NDArray[np.int64] | None]) -> NDArray[np.int64] | None:
-        some = [a for a in accumulators if a is not None]
-        return np.sum(some, axis=0) if some else None
-
-    def extract_output(self, accumulator: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
-        return accumulator
+# -- exact masses of coarse cells ------------------------------
 
 
 class CoarseSplit(SplitDoFn):
     """A split -> masses of the coarse cells."""
 
     def __init__(self, task: SystematicTask, threads: int) -> None:
-        super().__init__(threads, SumMasses())
+        super().__init__(threads)
         self._task = task
 
     def work(self, element: Any, *sides: Any) -> list[NDArray[np.int64]]:
@@ -144,62 +130,53 @@ class CoarseSplit(SplitDoFn):
         return [sums]
 
 
-def write_coarse(masses: NDArray[np.int64] | None, task: SystematicTask) -> str:
+def sum_coarse(masses: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Returns the sum of masses of coarse cells."""
+    return np.sum(list(masses), axis=0, dtype=np.int64)
+
+
+def write_coarse(masses: NDArray[np.int64], task: SystematicTask) -> str:
     """Writes the masses of the coarse cells; returns where they are."""
-    assert masses is not None, "the plan has a split"
     vectors.write_array(task.coarse_path, masses)
     return task.coarse_path
 
 
-# -- cells that hold a point -----------------------------------------------------------------------------------------------
+# -- cells that hold a point ------------------------------
 
 
-def _sum_masses(some: NDArray[np.void]) -> NDArray[np.void]:
-    cells, masses = systematic.sum_cells(some["cell"], some["mass"])
+def sum_masses(some: Iterable[NDArray[np.void]]) -> NDArray[np.void]:
+    """Returns the MASS of the distinct cells, ascending."""
+    together = np.concatenate([np.empty(0, MASS), *some])
+    cells, masses = systematic.sum_cells(together["cell"], together["mass"])
     out = np.empty(len(cells), MASS)
     out["cell"], out["mass"] = cells, masses
     return out
 
 
+def _cells_of(cells: Cells, part: PassPart) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows of a part that have mass and lie in a coarse cell with a point, and the cell of each."""
+    rows = np.flatnonzero(cells.holding[part.coarse] & (part.masses > 0))
+    return rows, cells.cell(part.coarse[rows], part.hashes[rows])
+
+
 class CellSplit(SplitDoFn):
-    """A split, once the coarse masses are known -> (group, MASS of the cells) for the coarse cells that hold a point."""
+    """A split, once the coarse masses are known -> (group, MASS of the cells) for the coarse cells that hold a
+    point."""
 
     def __init__(self, task: SystematicTask, threads: int) -> None:
         super().__init__(threads)
         self._task = task
 
     def work(self, element: Any, *sides: Any) -> list[tuple[int, NDArray[np.void]]]:
-        cells, found = read_cells(self._task), [np.empty(0, MASS)]
+        cells, found = read_cells(self._task), []
         for part in read_pass(self._task, element[1].key):
-            kept = np.flatnonzero(cells.holding[part.coarse] & (part.masses > 0))
-            masses = np.empty(len(kept), MASS)
-            masses["cell"] = cells.cell(part.coarse[kept], part.hashes[kept])
-            masses["mass"] = part.masses[kept]
-            found.append(_sum_masses(masses))
-        masses = _sum_masses(np.concatenate(found))
-        first = cells.offsets[np.searchsorted(cells.offsets, masses["cell"], "right") - 1]
-        return list(_by_key(first // CELLS_A_GROUP, masses))
-
-
-class SumCells(beam.CombineFn):
-    """MASS of cells -> MASS of the distinct cells, ascending."""
-
-    def create_accumulator(self) -> list[NDArray[np.void]]:
-        return []
-
-    def add_input(self, accumulator: list[NDArray[np.void]], element: NDArray[np.void]) -> list[NDArray[np.void]]:
-        # Added up only when there are several, so that a row is sorted a few times and not once a split.
-        accumulator = [*accumulator, element]
-        return self.compact(accumulator) if len(accumulator) > 8 else accumulator
-
-    def merge_accumulators(self, accumulators: Iterable[list[NDArray[np.void]]]) -> list[NDArray[np.void]]:
-        return self.compact([masses for accumulator in accumulators for masses in accumulator])
-
-    def compact(self, accumulator: list[NDArray[np.void]]) -> list[NDArray[np.void]]:
-        return [_sum_masses(np.concatenate(accumulator))] if accumulator else []
-
-    def extract_output(self, accumulator: list[NDArray[np.void]]) -> NDArray[np.void]:
-        return self.compact(accumulator)[0] if accumulator else np.empty(0, MASS)
+            rows, cell = _cells_of(cells, part)
+            masses = np.empty(len(rows), MASS)
+            masses["cell"], masses["mass"] = cell, part.masses[rows]
+            found.append(sum_masses([masses]))
+        together = sum_masses(found)
+        first = cells.offsets[np.searchsorted(cells.offsets, together["cell"], "right") - 1]
+        return list(_by_key(first // CELLS_A_GROUP, together))
 
 
 def find_points(group: tuple[int, NDArray[np.void]], task: SystematicTask) -> NDArray[np.void]:
@@ -216,11 +193,12 @@ def write_cells(groups: list[NDArray[np.void]], task: SystematicTask) -> str:
     return task.cells_path
 
 
-# -- the rows of these cells -----------------------------------------------------------------------------------------------
+# -- the rows of these cells ------------------------------
 
 
 class GatherSplit(SplitDoFn):
-    """A split, once the cells with points are known -> (key, CHOSEN as bytes) of their rows; certain rows under the key -1.
+    """A split, once the cells with points are known -> (key, CHOSEN as bytes) of their rows; certain rows under the key
+    -1.
 
     Bytes, since a key has but a few rows in a split and an array would be mostly header.
     """
@@ -234,17 +212,13 @@ class GatherSplit(SplitDoFn):
         cells, held = read_cells(task), _read_shared(task.cells_path)["cell"]
         out: list[tuple[int, bytes]] = []
         for part in read_pass(task, split.key):
-            place = np.full(len(part.rows), -1)
-            kept = np.flatnonzero(cells.holding[part.coarse] & (part.masses > 0))
-            cell = cells.cell(part.coarse[kept], part.hashes[kept])
-            found = np.searchsorted(held, cell)
-            in_held = held[np.minimum(found, len(held) - 1)] == cell if len(held) else np.zeros(len(kept), bool)
-            place[kept[in_held]] = found[in_held]
-            certain = task.scale.certain(part.proxy)
-            wanted = np.flatnonzero(certain | (place >= 0))
-            chosen = _chosen(number, part, wanted)
-            keys = np.where(certain, -1, place // CELLS_A_KEY)[wanted]
-            out += [(key, rows.tobytes()) for key, rows in _by_key(keys, chosen)]
+            rows, cell = _cells_of(cells, part)
+            with_point = np.isin(cell, held)
+            rows, keys = rows[with_point], np.searchsorted(held, cell[with_point]) // CELLS_A_KEY
+            certain = np.flatnonzero(task.scale.certain(part.proxy))
+            if len(certain):
+                out.append((-1, _chosen(number, part, certain).tobytes()))
+            out += [(key, some.tobytes()) for key, some in _by_key(keys, _chosen(number, part, rows))]
         return out
 
 
@@ -307,7 +281,8 @@ def write_draws(drawn: list[NDArray[np.void]], path: str) -> None:
 
 
 class DrawSystematic(beam.PTransform):
-    """The plan of splits -> the drawn records, one row each, as a file of CHOSEN; `order` is the number of a record's point, -1 where it is certain.
+    """The plan of splits -> the drawn records, one row each, as a file of CHOSEN; `order` is the number of a record's
+    point, -1 where it is certain.
 
     Args of the constructor:
         plan: path of the plan of splits.
@@ -325,15 +300,15 @@ class DrawSystematic(beam.PTransform):
         splits = root | "Splits" >> ReadPlan(self._plan)  # (number, Split)
         coarse = (
             splits
-            | "Masses" >> beam.ParDo(CoarseSplit(task, threads))  # masses of a bundle | None
-            | "Sum" >> beam.CombineGlobally(SumMasses())
+            | "Masses" >> beam.ParDo(CoarseSplit(task, threads))  # masses of the coarse cells
+            | "Sum" >> beam.CombineGlobally(sum_coarse)
             | "WriteMasses" >> beam.Map(write_coarse, task)  # path
         )
         cells = (
             splits
             | "Cells" >> beam.ParDo(CellSplit(task, threads), AsSingleton(coarse))  # (group, MASS)
             | "CountCells" >> beam.ParDo(Count("cell"))
-            | "SumCells" >> beam.CombinePerKey(SumCells())
+            | "SumCells" >> beam.CombinePerKey(sum_masses)
             | "FindPoints" >> beam.Map(find_points, task)  # START
             | "GatherCells" >> beam.combiners.ToList()
             | "WriteCells" >> beam.Map(write_cells, task)  # path

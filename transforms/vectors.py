@@ -61,7 +61,7 @@ def read_array(path: str, start: int = 0, stop: int | None = None) -> NDArray[An
         out = np.empty((max(stop - start, 0), *shape[1:]), dtype)
         if out.nbytes:
             file.seek(file.tell() + start * (out.nbytes // len(out)))
-            view, at = memoryview(out.view(np.uint8).reshape(-1)), 0
+            view, at = out.view(np.uint8).reshape(-1).data, 0
             while at < len(view):
                 data = file.read(len(view) - at) if not hasattr(file, "readinto") else None
                 got = file.readinto(view[at:]) if data is None else len(data)

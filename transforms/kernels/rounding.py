@@ -52,7 +52,7 @@ def choose(rows: NDArray[np.void], k: int) -> tuple[NDArray[np.void], NDArray[np
     )
     chosen, spares = members[first], members[~first]
     taken = {row.tobytes() for row in chosen["vector"]}
-    moved = []
+    moved: list[np.void] = []
     for row in far:
         if len(chosen) + len(moved) == k:
             break

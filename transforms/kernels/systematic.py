@@ -1,12 +1,14 @@
 """The systematic draw in integers: one random start, equal steps along the cumulated masses of the records.
 
-Madow, "On the theory of systematic sampling, II" (Annals of Mathematical Statistics 20, 1949). The *pass* is an order of the records: by the rank of
-the cluster, then by the draw's hash of the id. Each record holds an interval as long as its integer mass, and is drawn where a selection point lies in
-it. So the size is exact, no record is drawn twice, the inclusion probability is exactly mass x draws / total, and each cluster has the floor or the
-ceiling of its expected number of draws.
+Madow, "On the theory of systematic sampling, II" (Annals of Mathematical Statistics 20, 1949). The *pass* is an order
+of the records: by the rank of the cluster, then by the draw's hash of the id. Each record holds an interval as long as
+its integer mass, and is drawn where a selection point lies in it. So the size is exact, no record is drawn twice, the
+inclusion probability is exactly mass x draws / total, and each cluster has the floor or the ceiling of its expected
+number of draws.
 
-The pass is cut into *cells*, by first bits of the hash, so that a distributed corpus need not be sorted: the exact masses of the cells tell which of
-them hold points, and only their rows are looked at. How fine the cells are changes what is read, never what is drawn.
+The pass is cut into *cells*, by first bits of the hash, so that a distributed corpus need not be sorted: the exact
+masses of the cells tell which of them hold points, and only their rows are looked at. How fine the cells are changes
+what is read, never what is drawn.
 """
 
 from dataclasses import dataclass
@@ -28,7 +30,8 @@ COARSE = 16_384
 """Coarse cells, whose masses are summed first, or one a cluster where there are more clusters."""
 
 CELLS_A_DRAW = 128
-"""Cells for each draw, at least; then the rows of the cells that hold points are about one in CELLS_A_DRAW, beside the drawn ones."""
+"""Cells for each draw, at least; then the rows of the cells that hold points are about one in CELLS_A_DRAW, beside the
+drawn ones."""
 
 MAX_BITS = 20
 """Bits of a coarse cell at most: 16 MB of masses."""
@@ -41,7 +44,8 @@ class MassScale:
     Attributes:
         certain_from: records whose proxy is at least this are certain (infinity where none is), and have no mass.
         exponent: a mass is proxy x 2**exponent, rounded up: at least 1 where the proxy is positive.
-        cap: the largest mass. It is that of the largest proxy rounded down, without which rounding could lift a record above one draw.
+        cap: the largest mass. It is that of the largest proxy rounded down, without which rounding could lift a record
+            above one draw.
         draws: left for the records that are not certain.
     """
 
@@ -65,9 +69,10 @@ class MassScale:
 def mass_scale(total: int, largest: Floats, positive: int, size: int) -> MassScale:
     """Returns the scale of a corpus.
 
-    Records are certain, in descending order of their proxies, while proxy x (draws left) >= the sum left, exactly. For the others, after rounding,
-    mass x draws < total mass still: let j of them have the largest mass, the cap. Where j >= draws that is plain (not all of them can be the whole,
-    or they would be certain); otherwise the others hold more than (draws - j) caps before they are rounded, and rounding lifts them.
+    Records are certain, in descending order of their proxies, while proxy x (draws left) >= the sum left, exactly. For
+    the others, after rounding, mass x draws < total mass still: let j of them have the largest mass, the cap. Where j
+    >= draws that is plain (not all of them can be the whole, or they would be certain); otherwise the others hold more
+    than (draws - j) caps before they are rounded, and rounding lifts them.
 
     Args:
         total: exact sum of all proxies (`exact.exact_sum`).
@@ -103,8 +108,9 @@ class SelectionPoints:
     def below(self, positions: Ints) -> Ints:
         """Returns how many points lie below each position, 0 <= position <= total, int64, of the shape of `positions`.
 
-        That is floor((position x draws + total - 1 - start) / total). The numerator has more than 64 bits: the quotient in float64 is wrong by at most
-        one, so the remainder that belongs to it is known modulo 2**64, and puts it right.
+        That is floor((position x draws + total - 1 - start) / total). The numerator has more than 64 bits: the quotient
+        in float64 is wrong by at most one, so the remainder that belongs to it is known modulo 2**64, and puts it
+        right.
         """
         if not self.draws:
             return np.zeros(np.shape(positions), np.int64)
@@ -131,7 +137,8 @@ def first_bits(hashes: U64, bits: Ints | int) -> Ints:
 
 
 def coarse_bits(clusters: int) -> int:
-    """Returns how many bits of the hash tell the coarse cells of a cluster apart: COARSE cells over all of `clusters` >= 1."""
+    """Returns how many bits of the hash tell the coarse cells of a cluster apart: COARSE cells over all of `clusters`
+    >= 1."""
     return max(0, (COARSE // clusters).bit_length() - 1)
 
 
@@ -186,7 +193,8 @@ class Cells:
 
 
 def lay_cells(masses: Ints, clusters: int, draws: int, seed: int) -> Cells:
-    """Cuts each coarse cell by its share of the mass, so that a cell is expected to hold at most 1 / CELLS_A_DRAW of a point.
+    """Cuts each coarse cell by its share of the mass, so that a cell is expected to hold at most 1 / CELLS_A_DRAW of a
+    point.
 
     Args:
         masses: exact masses of the coarse cells, int64, (clusters << coarse_bits(clusters),).
@@ -237,7 +245,8 @@ def loss_order(losses: Floats) -> Ints:
 
 
 def chain_order(points: NDArray[np.float32]) -> Ints:
-    """Returns the rank of each cluster along a greedy chain: from the center nearest to the origin always on to the nearest center not yet visited.
+    """Returns the rank of each cluster along a greedy chain: from the center nearest to the origin always on to the
+    nearest center not yet visited.
 
     Args:
         points: finite centers, float32, (k, d); time grows as k**2 d, memory as k d.
@@ -256,8 +265,8 @@ def chain_order(points: NDArray[np.float32]) -> Ints:
     at = int(np.einsum("ij,ij->i", wide, wide).argmin())
     for step in range(len(points) - 1):
         chain[step] = at
-        # The product is a filter: |c|^2 / 2 - x c orders the centers by distance, up to a generous bound of all its roundings, those of the
-        # coordinates among them. The centers already visited are infinitely far.
+        # The product is a filter: |c|^2 / 2 - x c orders the centers by distance, up to a generous bound of all its
+        # roundings, those of the coordinates among them. The centers already visited are infinitely far.
         half[at] = np.inf
         scores = half - near @ near[at]
         bound = 2.0**-24 * (points.shape[1] + 8) * (norms + norms[at]) ** 2
