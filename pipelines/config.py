@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tithe import config_errors, config_help, config_source
+from tithe import config_checks, config_errors, config_help, config_source
 from tithe.transforms.errors import UsageError
 
 MIB = 1 << 20
@@ -143,8 +143,9 @@ class ModelEmbed(Labelled):
 class Cluster(Section):
     """How the vectors are clustered."""
 
-    count: Count = Field(
-        default=200, description="Number of clusters, and of losses asked for; more fit the data better and cost more."
+    count: Count | Literal["auto"] = Field(
+        default=200,
+        description="Number of clusters, and of losses asked for; more fit better and cost more. auto: by loss.max_calls.",
     )
     rounds: Count = Field(default=8, description="Rounds of mini-batch k-means; after some ten little changes.")
     batch: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -153,13 +154,30 @@ class Cluster(Section):
     seed: Seed = Field(default=1, description="Seed of the clustering, apart from the seed of the draw.")
 
 
+class NoLoss(Section):
+    """No losses and no calls: equal probabilities, drawn along the clusters."""
+
+    kind: Literal["none"] = Field(description="`none`: no losses, no calls; equal probabilities along the clusters.")
+
+
 class ConstantLoss(Section):
     """The same loss for every record: only the distances count."""
 
     kind: Literal["constant"] = Field(description="`constant`: no losses; the distances alone decide.")
 
 
-class ColumnLoss(Section):
+class AskedLoss(Section):
+    """Losses that are asked for: those of the representatives and of the pilot."""
+
+    pilot: Annotated[int, Field(ge=0)] = Field(
+        default=200, description="Records drawn uniformly whose losses fit and check the proxy; 200 are enough."
+    )
+    max_calls: Count | None = Field(
+        default=None, description="Losses asked for at most, pilot included; `cluster.count: auto` makes the most of it."
+    )
+
+
+class ColumnLoss(AskedLoss):
     """Losses that are in the input already."""
 
     kind: Literal["column"] = Field(description="`column`: the losses are in the input already.")
@@ -168,8 +186,18 @@ class ColumnLoss(Section):
     )
 
 
-class ModelLoss(Section):
-    """Losses from the user's own model, asked for the representatives alone."""
+class FileLoss(AskedLoss):
+    """Losses that somebody fills into a file; the run waits for them with exit code 3."""
+
+    kind: Literal["file"] = Field(description="`file`: the run writes the records, you fill in their losses.")
+    path: Name = Field(
+        examples=["out/losses.parquet"],
+        description="The file with the records and an empty column `loss` to fill: .parquet, .csv or .jsonl.",
+    )
+
+
+class ModelLoss(AskedLoss):
+    """Losses from the user's own model, asked for the representatives and the pilot alone."""
 
     kind: Literal["model"] = Field(description="`model`: a function or ModelHandler, called for few records.")
     function: Reference = Field(
@@ -180,27 +208,53 @@ class ModelLoss(Section):
         default=None, description="A Python file that holds the module and is sent along; null: it is installed."
     )
     batch: Count = Field(default=32, description="Records in a call of the function.")
+    retries: Annotated[int, Field(ge=0, le=10)] = Field(
+        default=3, description="Times that a failed batch is tried again, after a pause that doubles."
+    )
 
 
 class Score(Section):
     """How losses and distances become the proxy loss."""
 
-    kind: Literal["plain"] = Field(
-        default="plain", description="`plain`: loss of the representative + lipschitz x squared distance to it."
+    kind: Literal["smoothed", "plain"] | None = Field(
+        default=None,
+        description="`smoothed` over the nearest anchors (null: so where there are losses), or `plain`, the paper's.",
     )
-    lipschitz: NotNegative | Literal["balanced"] = Field(
-        default="balanced",
-        description="Weight of the squared distance: a number, or `balanced` to give both terms the same total.",
+    lipschitz: NotNegative | Literal["balanced"] | None = Field(
+        default=None,
+        description="Weight of the distance: a number, `balanced` (equal totals, for plain), null: chosen by the pilot.",
+    )
+    power: Literal[1, 2] = Field(
+        default=2, description="Power of the distance in a plain proxy: 2, or 1, the safe reading of a smooth loss."
+    )
+    floor: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="Share of the probability that is uniform; null: chosen by the pilot (plain: 0)."
+    )
+    neighbors: Annotated[int, Field(ge=1, le=32)] | None = Field(
+        default=None, description="Anchors that a smoothed proxy looks at; null: 5. Three to ten are much alike."
     )
 
 
 class Sample(Section):
     """How many records are drawn, and how."""
 
-    size: Count = Field(examples=[2000], description="Number of draws; the sampling error falls with its square root.")
-    method: Literal["pareto", "multinomial"] = Field(
-        default="pareto",
-        description="`pareto` draws each record at most once (best for training); `multinomial` draws independently.",
+    size: Count | None = Field(
+        default=None,
+        examples=[2000],
+        description="Number of draws; the sampling error falls with its square root.",
+    )
+    epsilon: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="In place of size: error in units of the proxy's total, kept with probability 1 - delta."
+    )
+    delta: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="With epsilon: probability that the promise fails."
+    )
+    standard_error: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="In place of size: relative standard error of the total loss, predicted by the pilot."
+    )
+    method: Literal["systematic", "pareto", "multinomial", "poisson"] = Field(
+        default="systematic",
+        description="`systematic` (best), `pareto`, `multinomial` (the paper's independent draws), `poisson`.",
     )
     seed: Seed = Field(default=17, description="Seed of the draw; another one draws anew without clustering again.")
 
@@ -221,7 +275,7 @@ class Output(Section):
 
 
 Embed = Annotated[ColumnEmbed | HashingEmbed | TfhubEmbed | ModelEmbed, Field(discriminator="kind")]
-Loss = Annotated[ConstantLoss | ColumnLoss | ModelLoss, Field(discriminator="kind")]
+Loss = Annotated[NoLoss | ConstantLoss | ColumnLoss | FileLoss | ModelLoss, Field(discriminator="kind")]
 
 
 class Config(Section):
@@ -251,6 +305,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         config = Config.model_validate(data)
     except ValidationError as error:
         mistakes += config_errors.explain(error, Config)
+    if config is not None:
+        mistakes += config_checks.check(config)
     if config is None or mistakes:
         raise UsageError("\n  ".join([f"{path}: the configuration is not valid", *mistakes]))
     return config

@@ -160,7 +160,7 @@ def test_hashed_texts() -> None:
     stored, bad = embedder.embed(batch, 64)
     assert bad == {2: "missing field 'title' or 'body'"}
     assert stored.shape == (5, 64) and stored.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(stored[[0, 1, 4]], axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(stored[[0, 1]], axis=1), 1, rtol=1e-6)
     np.testing.assert_array_equal(stored[3], 0)  # empty is not missing
     np.testing.assert_array_equal(stored[1], embedder.embed_texts(["of two cities"])[0])
     as_arrow = Batch(title=pa.array(["a tale"]), body=pa.array(["of two cities"]))
@@ -184,8 +184,8 @@ def test_any_model_handler_embeds_in_batches_with_fixed_bounds(name: str) -> Non
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("Fails", InputError, r"^embed\.handler: 'encoders:Fails' failed: ValueError: this model is tired$"),
-        ("CannotLoad", InputError, r"^embed\.handler: 'encoders:CannotLoad' failed: OSError: no weights$"),
+        ("Fails", InputError, r"^embed\.handler: 'encoders:Fails' failed: ValueError: this model is tired \(<encoders\.py>, line \d+\)$"),
+        ("CannotLoad", InputError, r"^embed\.handler: 'encoders:CannotLoad' failed: OSError: no weights \(<encoders\.py>, line \d+\)$"),
         ("OneForAll", InputError, "must give one vector of floats each"),
         ("Uneven", InputError, "must give one vector of floats each"),
         ("number", UsageError, "is a int, not a Beam ModelHandler"),

@@ -1,6 +1,7 @@
 """Embedders: from a batch of records to one float32 vector a record, or the reason why there is none."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,7 +37,7 @@ class Embedder(Protocol):
     def embed(self, batch: Columns, dimension: int | None) -> tuple[Vectors, dict[int, str]]:
         """Returns vectors, float32, (n, d), and the rows without one with the reason.
 
-        `dimension` is the corpus's, or None for its first records; d may be another, or 0 where every row is bad.
+        `dimension` is the corpus's; None or 0 where it is not known. d may be another, or 0 where every row is bad.
         """
 
     def embed_texts(self, texts: list[str]) -> Vectors:
@@ -49,15 +50,16 @@ def check_vectors(vectors: NDArray[np.floating], bad: dict[int, str], dimension:
     Args:
         vectors: (n, d), any float type.
         bad: reasons by row; extended.
-        dimension: d of the corpus, or None where this is the first batch.
+        dimension: d of the corpus; None or 0 where it is not known.
     """
-    if dimension is not None and vectors.shape[1] != dimension:
+    width = vectors.shape[1]
+    if width != (dimension or width or -1):
         for row in range(len(vectors)):
-            bad.setdefault(row, "another dimension")
-        return np.zeros((len(vectors), dimension), np.float32)
+            bad.setdefault(row, "another dimension" if dimension else "empty vector")
+        return np.zeros((len(vectors), dimension or 0), np.float32)
     # The largest and the least of each row tell what is wrong with it; NaN wins over both.
     with np.errstate(invalid="ignore"):
-        extent = np.maximum(vectors.max(1, initial=0), -vectors.min(1, initial=0))
+        extent = np.maximum(vectors.max(1, initial=0), -vectors.min(1, initial=0)).astype(np.float64)
     for row in np.flatnonzero(~(extent <= MAX_COMPONENT)):
         finite = bool(np.isfinite(vectors[row]).all())
         bad.setdefault(int(row), "vector out of range" if finite else "NaN or infinity in vector")
@@ -168,16 +170,17 @@ class ModelEmbedder:
         return self._call(texts)
 
     def _call(self, values: list[Any]) -> Vectors:
-        return _in_batches(load_once(repr(self), lambda: model_call(self.handler)), values, self.batch)
+        call = load_once(repr(self), lambda: model_call(self.handler))
+        return _in_batches(lambda some: self.handler.call(call, some), values, self.batch)
 
 
 def model_call(handler: UserCode) -> Callable[[list[Any]], Any]:
     """Returns a function from a batch to the predictions of a Beam ModelHandler, its model loaded."""
     loaded = handler.load()
-    loaded = loaded() if isinstance(loaded, type) else loaded
+    loaded = handler.call(loaded) if isinstance(loaded, type) else loaded
     if not hasattr(loaded, "run_inference"):
         raise UsageError(f"{handler.key}: {handler.reference!r} is a {type(loaded).__name__}, not a Beam ModelHandler")
-    model = loaded.load_model()
+    model = handler.call(loaded.load_model)
 
     def call(values: list[Any]) -> list[Any]:
         return [getattr(p, "inference", p) for p in loaded.run_inference(values, model)]
@@ -204,10 +207,15 @@ def _in_batches(call: Callable[[list[Any]], Any], values: list[Any], size: int) 
     outputs = []
     for low in range(0, len(values), size):
         some = values[low : low + size]
-        out = np.asarray(call(some))
+        answer = call(some)
+        try:
+            out = np.asarray(answer)
+        except ValueError:  # vectors of several lengths
+            out = np.array(len(answer))
         if out.ndim != 2 or len(out) != len(some) or not np.issubdtype(out.dtype, np.floating):
             raise InputError(
-                f"the embedding model gave {out.dtype} of shape {out.shape} for {len(some)} records; it must give one vector of floats each"
+                f"the embedding model gave {out.dtype} of shape {out.shape} for {len(some)} records; "
+                "it must give one vector of floats each, all of one length"
             )
         outputs.append(out)
     return np.concatenate(outputs)
@@ -300,15 +308,16 @@ def _from_lists(values: list[Any], dimension: int | None) -> tuple[Vectors, dict
 
 
 def _stack(rows: list[Any], bad: dict[int, str], dimension: int | None) -> tuple[Vectors, dict[int, str]]:
-    """Rows of any lengths as a matrix; the dimension, where it is not known yet, is that of the first row that has one."""
-    if dimension is None:
-        dimension = next((len(r) for r in rows if r is not None), 0)
+    """Rows of any lengths as a matrix; the dimension, where it is not known yet, is the one that most rows have."""
+    if not dimension:
+        lengths = Counter(len(r) for r in rows if r is not None and len(r))
+        dimension = lengths.most_common(1)[0][0] if lengths else 0
     out = np.zeros((len(rows), dimension))
     for row, value in enumerate(rows):
         if value is None:
             continue
         if len(value) != dimension:
-            bad[row] = "another dimension"
+            bad.setdefault(row, "another dimension")
         else:
             out[row] = value
     return out, bad  # type: ignore[return-value]
@@ -339,6 +348,8 @@ def _from_arrow(
         lengths = np.diff(np.asarray(column.offsets))
         good = [length for row, length in enumerate(lengths.tolist()) if row not in bad]
         if not good or (lengths != good[0]).any():
+            holes = [row for row, v in enumerate(column) if row not in bad and v.values.null_count]
+            bad.update(dict.fromkeys(holes, "null in vector"))
             return _stack(
                 [None if row in bad else np.array(v.values, np.float64) for row, v in enumerate(column)], bad, dimension
             )

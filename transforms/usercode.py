@@ -7,11 +7,13 @@ import importlib.util
 import linecache
 import sys
 import threading
+import traceback
 import types
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tithe.transforms.errors import UsageError
+from tithe.transforms.errors import InputError, UsageError
 
 _lock = threading.Lock()
 
@@ -48,7 +50,7 @@ class UserCode:
         module_name, _, name = self.reference.partition(":")
         try:
             module = importlib.import_module(module_name) if self.source is None else self._from_source(module_name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             remedy = "is it installed where the workers run? A single file can be shipped by `code: FILE.py`"
             raise UsageError(
                 f"{self.key}: cannot import {module_name!r}: {type(error).__name__}: {error}; {remedy}"
@@ -61,6 +63,15 @@ class UserCode:
             found = ", ".join(sorted(n for n in vars(module) if not n.startswith("_"))[:10])
             raise UsageError(f"{self.key}: {module_name!r} has no {name!r}; it has: {found}") from None
         return target
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Calls a function of this code; InputError, which says what it raised and where, where it fails."""
+        try:
+            return function(*arguments)
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            told = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(f"{self.key}: {self.reference!r} failed: {told} ({place.filename}, line {place.lineno})") from error
 
     def _from_source(self, module_name: str) -> types.ModuleType:
         assert self.source is not None

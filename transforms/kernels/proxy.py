@@ -1,23 +1,44 @@
-"""The proxy of a record's loss, from what the scores and the anchors' losses say (Axiotis et al., ICML 2024)."""
+"""The proxy of a record's loss, from what the scores and the anchors' losses say.
+
+The plain one is the paper's upper bound (Axiotis et al., ICML 2024): the loss of the nearest anchor, and a Lipschitz constant times a power of the
+distance to it. The smoothed one takes the losses of several anchors instead; it must be done record by record, since one smoothed value a cluster
+gains nothing. Every operation is element by element, so that a record's proxy does not depend on the block it is computed in.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+SOFTENING = 0.001
+"""Part of the farthest neighbour's squared distance that is added to each, so that an anchor at distance 0 does not decide alone."""
 
-def plain_proxy(
-    anchor_losses: Floats, lipschitz: float, anchor: NDArray[np.integer], squared: NDArray[np.floating]
-) -> Floats:
-    """Returns l(c) + lipschitz x squared distance to c, c the nearest anchor: an upper bound of a loss that is Hölder (z = 2) in each cluster.
+
+def smoothed_loss(anchor_losses: Floats, anchor: NDArray[np.integer], squared: NDArray[np.floating]) -> Floats:
+    """Returns the loss that the neighbours of each record suggest: weighted by 1 / (d_j + 0.001 d_q); float64, (n,).
 
     Args:
         anchor_losses: the loss of each anchor, float64, (k,).
-        lipschitz: >= 0.
-        anchor: the nearest anchor of each record, (n,).
-        squared: squared Euclidean distance to it, (n,).
+        anchor: the q nearest anchors of each record, nearest first, (n, q); with q = 1 this is the loss of the nearest.
+        squared: squared Euclidean distances to them, (n, q).
     """
-    return anchor_losses[anchor] + lipschitz * squared.astype(np.float64)
+    distances = squared.astype(np.float64)
+    softening = SOFTENING * distances[:, -1]
+    weighted, weights = np.zeros(len(anchor)), np.zeros(len(anchor))
+    # Where all q neighbours lie on the record, only the first counts.
+    together = distances[:, -1] == 0
+    for j in range(anchor.shape[1]):
+        weight = 1 / np.where(together, 1.0, distances[:, j] + softening)
+        weight = np.where(together, float(j == 0), weight)
+        weighted += weight * anchor_losses[anchor[:, j]]
+        weights += weight
+    return weighted / weights
+
+
+def power_of_distance(squared: NDArray[np.floating], power: int) -> Floats:
+    """Returns the distance to the power 1 or 2, float64, from its square."""
+    wide = squared.astype(np.float64)
+    return np.sqrt(wide) if power == 1 else wide
 
 
 def balanced_lipschitz(loss_total: float, cost: float) -> float:

@@ -1,0 +1,40 @@
+"""Answers of a model, kept by the content of the record: a loss is never asked twice."""
+
+import hashlib
+import json
+from typing import Any
+
+from apache_beam.io.filesystems import FileSystems
+
+from tithe.transforms.vectors import read_json, write_json
+
+
+def record_digest(record: dict[str, Any]) -> str:
+    """Returns a hash of a record's content."""
+    text = json.dumps(record, sort_keys=True, ensure_ascii=False, default=repr)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+class LossCache:
+    """The answers of one model, one small file for each batch that was asked.
+
+    Args of the constructor:
+        folder: named by the fingerprint of the model.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._known: dict[str, Any] = {}
+        [found] = FileSystems.match([f"{folder}/*.json"])
+        for metadata in found.metadata_list:
+            self._known.update(read_json(metadata.path))
+
+    def get(self, digest: str) -> Any:
+        """Returns the answer for a record, or None."""
+        return self._known.get(digest)
+
+    def keep(self, answers: dict[str, Any]) -> None:
+        """Keeps the answers of one batch."""
+        name = hashlib.sha256("".join(sorted(answers)).encode()).hexdigest()[:32]
+        write_json(f"{self._folder}/{name}.json", answers)
+        self._known.update(answers)
