@@ -26,7 +26,9 @@ MAX_FAILURES = 0.1
 
 
 class WaitingForLosses(TitheError):
-    """The run has written the records whose losses it needs, and waits for them (exit code 3)."""
+    """The run has written the records whose losses it needs, and waits for them."""
+
+    exit_code = 3
 
 
 def loss_file_print(config: Config) -> str:
@@ -81,13 +83,14 @@ class Asking:
             InputError: losses that cannot be used, or a model that fails too often.
         """
         representatives = vectors.read_array(f"{self.clusters}/representatives.npy")
+        failed: dict[tuple[int, int, int], str] = {}
         pilot = self._pilot(folder, representatives)
         if isinstance(self.config.loss, FileLoss):
             anchors = self._assemble(representatives, pilot, set())
-            losses, calls, failed = self._from_file(folder, anchors, self.config.loss.path), 0, {}
+            losses, calls = self._from_file(folder, anchors, self.config.loss.path), 0
         elif self.source is None:
             anchors = self._assemble(representatives, pilot, set())
-            losses, calls, failed = np.ones(len(anchors)), 0, {}
+            losses, calls = np.ones(len(anchors)), 0
         else:
             anchors, losses, calls, failed = self._ask(folder, representatives, pilot)
         vectors.write_array(f"{folder}/anchors.npy", anchors)
@@ -139,7 +142,9 @@ class Asking:
                 return anchors, np.array([losses[key] for key in keys]), calls, failed
             if not bound:
                 bound = call_bound(len(anchors))
-                self.tell(f"losses of {len(anchors):,} anchors are wanted; at most {bound:,} records are given to the model")
+                self.tell(
+                    f"losses of {len(anchors):,} anchors are wanted; at most {bound:,} records are given to the model"
+                )
             if len(anchors) + len(failed) > bound:
                 reason = next(iter(failed.values()))
                 raise InputError(
@@ -168,7 +173,12 @@ class Asking:
         numbers = {split for split, _, _ in failed}
         pieces = {n: split.pieces for n, split in read_plan(self.plan) if n in numbers}
         letters = [
-            {"file": pieces[split][piece].name, "position": position, "reason": f"the model failed: {reason}", "head": ""}
+            {
+                "file": pieces[split][piece].name,
+                "position": position,
+                "reason": f"the model failed: {reason}",
+                "head": "",
+            }
             for (split, piece, position), reason in failed.items()
         ]
         lines = "".join(json.dumps(letter, ensure_ascii=False) + "\n" for letter in letters)

@@ -1,6 +1,6 @@
 """The command `tithe`.
 
-Exit codes: 0 done; 1 the run failed; 2 wrong use or configuration. Imports are made where they are needed: `tithe --help` must not wait for Beam.
+Exit codes: 0 done; 1 the run failed; 2 wrong use or configuration; 3 waiting for losses. Imports are made where they are needed: `tithe --help` must not wait for Beam.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from typing import Any
 from tithe import __version__
 from tithe.transforms.errors import TitheError, UsageError
 
-FAILED, WRONG_USE = 1, 2
+FAILED, WRONG_USE, WAITING = 1, 2, 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,11 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.call(options, beam))
     except UsageError as error:
         print(f"tithe: {error}", file=sys.stderr)
-        return WRONG_USE
+        return error.exit_code
     except TitheError as error:
         print(f"tithe: {error}", file=sys.stderr)
         _say_how_to_go_on(options, given)
-        return FAILED
+        return error.exit_code
     except KeyboardInterrupt:
         from tithe.runner import exit_now
 
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tithe",
         description="Choose a small weighted subset of a corpus that stands for the whole.",
-        epilog="exit codes: 0 done; 1 the run failed; 2 wrong use or configuration",
+        epilog="exit codes: 0 done; 1 the run failed; 2 wrong use or configuration; 3 waiting for losses",
     )
     parser.add_argument("--version", action="version", version=f"tithe {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -77,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     config.set_defaults(call=_config)
     clean = commands.add_parser("clean", help="remove stages that the current result does not use")
     clean.add_argument("output", metavar="OUT", help="an output folder (output.path)")
-    clean.add_argument("--work", metavar="FOLDER", help="its work folder (output.work), where the manifest does not tell")
+    clean.add_argument(
+        "--work", metavar="FOLDER", help="its work folder (output.work), where the manifest does not tell"
+    )
     clean.add_argument("--all", action="store_true", help="remove every stage; the sample and the manifest stay")
     clean.set_defaults(call=_clean)
     return parser

@@ -173,7 +173,8 @@ class AskedLoss(Section):
         default=200, description="Records drawn uniformly whose losses fit and check the proxy; 200 are enough."
     )
     max_calls: Count | None = Field(
-        default=None, description="Losses asked for at most, pilot included; `cluster.count: auto` makes the most of it."
+        default=None,
+        description="Losses asked for at most, pilot included; `cluster.count: auto` makes the most of it.",
     )
 
 
@@ -244,7 +245,8 @@ class Sample(Section):
         description="Number of draws; the sampling error falls with its square root.",
     )
     epsilon: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None, description="In place of size: error in units of the proxy's total, kept with probability 1 - delta."
+        default=None,
+        description="In place of size: error in units of the proxy's total, kept with probability 1 - delta.",
     )
     delta: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None, description="With epsilon: probability that the promise fails."

@@ -14,6 +14,7 @@ from tithe.transforms.files import InputFile
 from tithe.transforms.vectors import read_json, write_json
 from tithe.workspace import Stage, Workspace, list_files
 
+LOSS_FACTS = ("model_calls", "anchors", "representatives", "pilot", "failed", "mean", "largest")
 LIBRARIES = ("apache-beam", "numpy", "scipy", "scikit-learn", "pyarrow")
 
 
@@ -46,6 +47,8 @@ def write_manifest(
     reasons = dict(embed["bad"])
     if bad_files:
         reasons["unreadable file"] = reasons.get("unreadable file", 0) + len(bad_files)
+    if losses["failed"]:
+        reasons["the model failed"] = losses["failed"]
     parts = [{**part, "name": f"sample/{part['name']}"} for part in sample["parts"]]
     manifest = {
         "fingerprint": whole,
@@ -71,13 +74,10 @@ def write_manifest(
             "cost_of_anchors": {"cost": score["cost"], "records": score["rows"]},
             "rounds": cluster["rounds"],
         },
-        "losses": {
-            "model_calls": losses["model_calls"],
-            "anchors": losses["anchors"],
-            "mean": losses["mean"],
-            "largest": losses["largest"],
-        },
-        "proxy": {"total": sample["total"], "positive": sample["positive"], "lipschitz": sample["lipschitz"]},
+        "losses": {name: losses[name] for name in LOSS_FACTS},
+        "proxy": {**sample["rule"], "total": sample["total"], "positive": sample["positive"]},
+        "choice": sample["choice"],
+        "guarantee": sample["guarantee"],
         "sample": {
             "method": sample["method"],
             "records": sample["records"],

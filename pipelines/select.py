@@ -1,17 +1,18 @@
 """`tithe select`: the stages in their order, each made only where it does not stand, and the manifest last."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from apache_beam.io.filesystems import FileSystems
 
 from tithe import __version__, sources
+from tithe.asking import Asking, loss_file_print
 from tithe.beam_options import BeamRun
-from tithe.config import Config
+from tithe.config import AskedLoss, Config
+from tithe.drawing import Drawing
 from tithe.manifest import nothing_to_do, write_manifest
 from tithe.progress import Progress
 from tithe.room import check_room
@@ -19,16 +20,13 @@ from tithe.runner import run_pipeline
 from tithe.transforms import embedding, vectors
 from tithe.transforms.centering import CenterCorpus
 from tithe.transforms.cluster import ClusterCorpus, ClusterTask
-from tithe.transforms.draw import DrawSample, Everything, Multinomial, Pareto, Proxies, Sampler, TotalProxies
 from tithe.transforms.embed import EmbedCorpus
 from tithe.transforms.errors import InputError, UsageError
 from tithe.transforms.files import InputFile, file_format, is_remote, match_files, write_atomically
-from tithe.transforms.kernels import exact
-from tithe.transforms.kernels.proxy import balanced_lipschitz
-from tithe.transforms.kernels.threshold import solve
-from tithe.transforms.losses import AskAnchors
+from tithe.transforms.kernels.promise import auto_clusters
+from tithe.transforms.leave_one_out import write_leave_one_out
+from tithe.transforms.losses import Reading
 from tithe.transforms.parallel import read_plan
-from tithe.transforms.publish import FetchSample, FetchTask
 from tithe.transforms.score import ScoreCorpus, ScoreTask
 from tithe.transforms.space import Reader
 from tithe.transforms.splits import plan_splits
@@ -41,6 +39,9 @@ MIN_BATCH = 10_000
 
 SEED_ROWS = 100
 """Records for each cluster that seeding reads at most; a tenth of the corpus is enough, twenty for each cluster the least."""
+
+NEIGHBORS = 5
+"""Anchors that a smoothed proxy looks at; three to ten are much alike."""
 
 PROCESS_BYTES = 32 << 20
 """Input from which on worker processes pay for an embedder that holds Python's lock; starting them takes some seconds."""
@@ -80,15 +81,22 @@ class Selection:
         files = match_files(config.input.patterns)
         self.format = config.input.format or _one_format(files)
         self.embedder, embedder_print = sources.embedder(config)
-        self.source, loss_print = sources.loss_source(config)
+        self.source, loss_print = sources.loss_source(config, self.space.work)
         self._check_workers_see_work()
         listing = [[f.name, f.size, f.modified] for f in files]
         reading = [__version__, self.format, config.input.id, config.input.max_record_bytes, config.input.on_bad_file]
         label = config.embed.label and [config.embed.label, config.embed.label_kind]
         embedding = [reading, embedder_print, label]
         corpus = [embedding, listing, config.input.split_bytes, config.embed.label_weight]
-        clustering = [corpus, config.cluster.model_dump()]
-        drawing = [clustering, loss_print, config.score.model_dump(), config.sample.model_dump()]
+        count = config.cluster.count
+        clusters_of = (
+            [config.cluster.model_dump(), config.loss.model_dump(), config.sample.size]
+            if count == "auto"
+            else config.cluster.model_dump()
+        )
+        clustering = [corpus, clusters_of]
+        asking = [clustering, loss_print, getattr(config.loss, "pilot", 0), loss_file_print(config)]
+        drawing = [asking, config.score.model_dump(), config.sample.model_dump()]
         self.vectors = f"{self.space.work}/vectors-{fingerprint(embedding)}"
         whole = fingerprint([drawing, sorted(config.output.model_dump().items())])
         stands = None if self.redo else nothing_to_do(self.space, whole)
@@ -101,16 +109,17 @@ class Selection:
         self._check_corpus(plan.facts["bad_files"])
         self.reader = Reader(self.vectors, f"{corpus_stage.folder}/space.npz")
         clusters = self._stage("cluster", clustering, self._cluster)
-        self.anchors = f"{clusters.folder}/representatives.npy"
-        if clusters.facts["clusters"] < config.cluster.count:
+        if clusters.facts["clusters"] < clusters.facts["wanted"]:
             self._warn(
-                f"{clusters.facts['clusters']:,} clusters and not {config.cluster.count:,}: there are too few distinct vectors"
+                f"{clusters.facts['clusters']:,} clusters and not {clusters.facts['wanted']:,}: there are too few distinct vectors"
             )
-        losses = self._stage(
-            "losses", [clustering, loss_print], lambda folder: self._losses(folder, clusters.facts["clusters"])
-        )
-        scores = self._stage("score", clustering, lambda folder: self._score(folder, plan.facts["splits"]))
-        sample = self._stage("sample", drawing, lambda folder: self._sample(folder, losses, scores))
+        losses = self._stage("losses", asking, self._asking(clusters.folder).make)
+        self._publish_failures(losses)
+        neighbors = self._neighbors(losses.facts["anchors"])
+        scoring = [clustering, losses.facts["anchors_digest"], neighbors]
+        score = partial(self._score, f"{losses.folder}/anchors.npy", neighbors, plan.facts["splits"])
+        scores = self._stage("score", scoring, score)
+        sample = self._stage("sample", drawing, self._drawing(losses, scores, neighbors).make)
         for warning in sample.facts["warnings"]:
             self._warn(warning)
         manifest = write_manifest(
@@ -229,15 +238,15 @@ class Selection:
 
     def _cluster(self, folder: str) -> dict[str, Any]:
         cluster, rows = self.config.cluster, self.totals["rows"]
+        wanted = self._cluster_count(rows)
+        count = min(wanted, rows)
         task = ClusterTask(
             folder=folder,
             reader=self.reader,
-            count=min(cluster.count, rows),
+            count=count,
             rounds=cluster.rounds,
-            batch=min(1.0, max(cluster.batch, MIN_BATCH / rows, 10 * cluster.count / rows)),
-            seed_share=min(
-                1.0, max(min(0.1, SEED_ROWS * cluster.count / rows), max(MIN_BATCH, 20 * cluster.count) / rows)
-            ),
+            batch=min(1.0, max(cluster.batch, MIN_BATCH / rows, 10 * count / rows)),
+            seed_share=min(1.0, max(min(0.1, SEED_ROWS * count / rows), max(MIN_BATCH, 20 * count) / rows)),
             seed=cluster.seed,
         )
         done = max((r for r in range(task.rounds + 1) if FileSystems.exists(task.checkpoint(r))), default=None)
@@ -245,93 +254,74 @@ class Selection:
             self._pipeline("cluster", ClusterCorpus(self.plan, task, done, self.run.threads))
         facts: dict[str, Any] = vectors.read_json(f"{folder}/representatives.json")
         rounds = [vectors.read_json(task.checkpoint(r).replace(".npz", ".json")) for r in range(1, task.rounds + 1)]
-        return {**facts, "rounds": rounds, "batch": task.batch}
+        return {**facts, "rounds": rounds, "batch": task.batch, "wanted": wanted}
 
-    def _losses(self, folder: str, anchors: int) -> dict[str, Any]:
-        path = f"{folder}/losses.npy"
-        calls = 0
-        if self.source is None:
-            vectors.write_array(path, np.ones(anchors))
-        else:
-            config = self.config
-            key = "loss.column" if config.loss.kind == "column" else "loss.function"
-            calls = 0 if config.loss.kind == "column" else anchors
-            if calls:
-                self.progress.line("losses", f"{calls:,} records are given to the model")
-            read = (self.format, config.input.max_record_bytes)
-            self._pipeline(
-                "losses", AskAnchors(self.anchors, self.plan, self.source, key, read, path, self.run.threads)
+    def _cluster_count(self, rows: int) -> int:
+        count, loss, size = self.config.cluster.count, self.config.loss, self.config.sample.size
+        if count != "auto":
+            return count
+        assert isinstance(loss, AskedLoss) and loss.max_calls is not None and size is not None
+        return auto_clusters(loss.max_calls, loss.pilot, size, rows)
+
+    def _asking(self, clusters: str) -> Asking:
+        config = self.config
+        return Asking(
+            config=config,
+            plan=self.plan,
+            reader=self.reader,
+            records=self.totals["rows"],
+            clusters=clusters,
+            source=self.source,
+            reading=Reading(self.format, config.input.max_record_bytes),
+            pipeline=self._pipeline,
+            tell=lambda text: self.progress.line("losses", text),
+            threads=self.run.threads,
+        )
+
+    def _publish_failures(self, losses: Stage) -> None:
+        """Publishes the dead letters of records on which the model failed."""
+        if losses.facts["failed"]:
+            with FileSystems.open(f"{losses.folder}/failed.jsonl") as file:
+                write_atomically(f"{self.space.output}/dead_letter/losses.jsonl", file.read())
+            remove(f"{self.space.output}/dead_letter/tmp")
+            self._warn(
+                f"the model failed on {losses.facts['failed']:,} records, others took their place; see dead_letter/losses.jsonl"
             )
-        losses = vectors.read_array(path)
-        return {"anchors": anchors, "model_calls": calls, "mean": float(losses.mean()), "largest": float(losses.max())}
 
-    def _score(self, folder: str, splits: int) -> dict[str, Any]:
-        task = ScoreTask(folder, self.reader, self.anchors, 1)
+    def _neighbors(self, anchors: int) -> int:
+        """How many anchors scores/ holds for a record: several where the proxy is smoothed over them."""
+        score = self.config.score
+        smoothed = score.kind == "smoothed" or (score.kind is None and hasattr(self.config.loss, "pilot"))
+        # One fewer than there are: a record of the pilot is left out of its own neighbours.
+        return max(1, min(score.neighbors or NEIGHBORS, anchors - 1)) if smoothed else 1
+
+    def _score(self, anchors: str, neighbors: int, splits: int, folder: str) -> dict[str, Any]:
+        task = ScoreTask(folder, self.reader, anchors, neighbors)
         with self.progress.watch("score", splits, lambda: (len(list_files(f"{folder}/*/done.json")), "splits")):
             self._pipeline("score", ScoreCorpus(self.plan, task, f"{folder}/clusters.npy", self.run.threads))
+        write_leave_one_out(anchors, f"{folder}/pilot.npy", neighbors)
         return dict(vectors.read_json(f"{folder}/clusters.json"))
 
     # -- sample ------------------------------------------------------------------------------------------------------
 
-    def _sample(self, folder: str, losses: Stage, scores: Stage) -> dict[str, Any]:
-        config, rows, threads = self.config, self.totals["rows"], self.run.threads
-        losses_path = f"{losses.folder}/losses.npy"
-        lipschitz = config.score.lipschitz
-        if isinstance(lipschitz, str):
-            clusters = vectors.read_array(f"{scores.folder}/clusters.npy")
-            loss_total = exact.to_float(exact.exact_sum(clusters["count"] * vectors.read_array(losses_path)))
-            lipschitz = balanced_lipschitz(loss_total, scores.facts["cost"])
-        proxies = Proxies(self.vectors, scores.folder, losses_path, lipschitz)
-        size, seed, warnings = config.sample.size, config.sample.seed, []
-        self._pipeline("total", TotalProxies(self.plan, proxies, size, f"{folder}/totals.json", threads))
-        totals = vectors.read_json(f"{folder}/totals.json")
-        total, positive = int(totals["total"], 16), totals["positive"]
-        sampler: Sampler
-        if size >= rows:
-            if size > rows:
-                warnings.append(
-                    f"sample.size {size:,} is above the {rows:,} records there are: every record is taken, with weight 1"
-                )
-            sampler = Everything(rows)
-        elif total == 0:
-            raise InputError(
-                "the total of the proxy is 0: every loss asked for is 0, and no distance counts; set score.lipschitz to a number above 0, or use loss.kind: constant"
-            )
-        elif config.sample.method == "pareto":
-            if positive < size:
-                warnings.append(
-                    f"only {positive:,} records have a positive proxy, and sample.size is {size:,}: these are taken, with weight 1"
-                )
-            sampler = Pareto(
-                solve(total, vectors.read_array(f"{folder}/totals.npy").tolist(), positive, size), size, seed
-            )
-        else:
-            sampler = Multinomial(exact.to_float(total), size, seed)
-        chosen = f"{folder}/chosen.npy"
-        self._pipeline("draw", DrawSample(self.plan, proxies, sampler, chosen, threads))
-        facts = vectors.read_json(chosen.replace(".npy", ".json"))
-        task = FetchTask(
-            chosen=chosen,
+    def _drawing(self, losses: Stage, scores: Stage, neighbors: int) -> Drawing:
+        return Drawing(
+            config=self.config,
             plan=self.plan,
-            folder=f"{self.space.output}/sample",
-            stem=f"part-{folder[-8:]}",
+            vectors_folder=self.vectors,
+            losses=losses.folder,
+            scores=scores.folder,
+            records=self.totals["rows"],
+            neighbors=neighbors,
+            cost=scores.facts["cost"],
             format=self.format,
-            id_field=config.input.id,
-            max_record_bytes=config.input.max_record_bytes,
+            sample_folder=f"{self.space.output}/sample",
+            pipeline=self._pipeline,
+            watch=lambda pattern, parts: self.progress.watch(
+                "sample", parts, lambda: (len(list_files(pattern)), "parts")
+            ),
+            threads=self.run.threads,
         )
-        parts = math.ceil(facts["records"] / 1000)
-        with self.progress.watch("sample", parts, lambda: (len(list_files(f"{task.folder}/{task.stem}-*")), "parts")):
-            self._pipeline("fetch", FetchSample(task, f"{folder}/parts.json", threads))
-        remove(f"{task.folder}/tmp")
-        return {
-            **facts,
-            "total": exact.to_float(total),
-            "positive": positive,
-            "lipschitz": lipschitz,
-            "method": config.sample.method,
-            "warnings": warnings,
-            "parts": vectors.read_json(f"{folder}/parts.json"),
-        }
 
     def _parts_stand(self, stage: Stage) -> bool:
         return all(FileSystems.exists(f"{self.space.output}/sample/{part['name']}") for part in stage.facts["parts"])

@@ -8,6 +8,7 @@ from tithe.transforms.errors import UsageError
 from tithe.transforms.files import absolute
 from tithe.transforms.losses import ColumnLosses, LossSource, ModelLosses
 from tithe.transforms.usercode import UserCode
+from tithe.workspace import fingerprint
 
 
 def user_code(reference: str, code: str | None, key: str) -> UserCode:
@@ -38,13 +39,14 @@ def embedder(config: Config) -> tuple[Embedder, str]:
     return made, repr(made)
 
 
-def loss_source(config: Config) -> tuple[LossSource | None, str]:
-    """Returns where losses come from (None where they are constant), and a fingerprint of it."""
+def loss_source(config: Config, work: str) -> tuple[LossSource | None, str]:
+    """Returns where losses come from (None where nothing is asked), and a fingerprint of it."""
     loss = config.loss
     if isinstance(loss, ColumnLoss):
         return ColumnLosses(loss.column), f"column {loss.column}"
     if isinstance(loss, ModelLoss):
         code = user_code(loss.function, loss.code, "loss.function")
         code.load()
-        return ModelLosses(code, loss.batch), f"model {loss.batch} {code.fingerprint}"
-    return None, "constant"
+        cache = f"{work}/loss-cache-{fingerprint(code.fingerprint)}"
+        return ModelLosses(code, loss.batch, loss.retries, cache), f"model {loss.batch} {code.fingerprint}"
+    return None, loss.kind

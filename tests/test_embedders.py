@@ -12,7 +12,14 @@ import pytest
 from corpora import fixed_lists, points
 
 from tithe.sources import user_code
-from tithe.transforms.embedders import MAX_COMPONENT, ColumnEmbedder, HashingEmbedder, ModelEmbedder, check_vectors, load_once
+from tithe.transforms.embedders import (
+    MAX_COMPONENT,
+    ColumnEmbedder,
+    HashingEmbedder,
+    ModelEmbedder,
+    check_vectors,
+    load_once,
+)
 from tithe.transforms.errors import InputError, UsageError
 from tithe.transforms.ids import id_hashes, location_hashes
 from tithe.transforms.usercode import UserCode
@@ -96,7 +103,11 @@ def test_every_layout_and_width_of_vectors_gives_the_same(dtype: str) -> None:
             assert bad == {}
 
 
-@pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.list_(pa.float32(), 2), pa.large_list(pa.float64()), pa.list_(pa.float16(), 2), None], ids=str)
+@pytest.mark.parametrize(
+    "kind",
+    [pa.list_(pa.float32()), pa.list_(pa.float32(), 2), pa.large_list(pa.float64()), pa.list_(pa.float16(), 2), None],
+    ids=str,
+)
 def test_rows_that_are_missing_or_hold_nulls(kind: Any) -> None:
     values = [[1.0, 2.0], None, [3.0, None], [5.0, 6.0]]
     if kind is not None and pa.types.is_float16(kind.value_type):
@@ -123,7 +134,18 @@ def test_vectors_without_components_are_bad(column: Any) -> None:
 
 
 def test_json_that_is_no_vector() -> None:
-    values: list[Any] = [[1, 2], "text", [1, "2"], [True, False], [[1, 2]], {"a": 1}, 3, [10**400, 1], [1e999, 0], [None, None]]
+    values: list[Any] = [
+        [1, 2],
+        "text",
+        [1, "2"],
+        [True, False],
+        [[1, 2]],
+        {"a": 1},
+        3,
+        [10**400, 1],
+        [1e999, 0],
+        [None, None],
+    ]
     stored, bad = embed_column(values, 2)
     assert bad.pop(8) == "NaN or infinity in vector"
     assert bad == dict.fromkeys([1, 2, 3, 4, 5, 6, 7, 9], "vector is not a list of numbers")
@@ -131,7 +153,18 @@ def test_json_that_is_no_vector() -> None:
 
 
 def test_components_that_are_not_finite_or_out_of_range() -> None:
-    values = np.array([[1, 2], [np.nan, 1], [np.inf, 1], [1, -np.inf], [1, MAX_COMPONENT], [-MAX_COMPONENT * 1.01, 1], [1e300, 0], [np.nan, 1e300]])
+    values = np.array(
+        [
+            [1, 2],
+            [np.nan, 1],
+            [np.inf, 1],
+            [1, -np.inf],
+            [1, MAX_COMPONENT],
+            [-MAX_COMPONENT * 1.01, 1],
+            [1e300, 0],
+            [np.nan, 1e300],
+        ]
+    )
     stored, bad = embed_column(fixed_lists(values), 2)
     finite, wide = "NaN or infinity in vector", "vector out of range"
     assert bad == {1: finite, 2: finite, 3: finite, 5: wide, 6: wide, 7: finite}
@@ -177,15 +210,25 @@ def test_any_model_handler_embeds_in_batches_with_fixed_bounds(name: str) -> Non
     stored, bad = embedder.embed(Batch(text=["a", None, "abc", "ab"]), None)
     assert bad == {1: "missing field 'text'"}
     np.testing.assert_array_equal(stored[[0, 2, 3]], [[2, 2], [6, 2], [4, 1]])
-    assert embedder.embed(Batch(text=pa.array([None, None], pa.string())), 2)[1] == dict.fromkeys([0, 1], "missing field 'text'")
+    assert embedder.embed(Batch(text=pa.array([None, None], pa.string())), 2)[1] == dict.fromkeys(
+        [0, 1], "missing field 'text'"
+    )
     np.testing.assert_array_equal(embedder.embed_texts(["abcd"]), [[8, 1]])
 
 
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("Fails", InputError, r"^embed\.handler: 'encoders:Fails' failed: ValueError: this model is tired \(<encoders\.py>, line \d+\)$"),
-        ("CannotLoad", InputError, r"^embed\.handler: 'encoders:CannotLoad' failed: OSError: no weights \(<encoders\.py>, line \d+\)$"),
+        (
+            "Fails",
+            InputError,
+            r"^embed\.handler: 'encoders:Fails' failed: ValueError: this model is tired \(<encoders\.py>, line \d+\)$",
+        ),
+        (
+            "CannotLoad",
+            InputError,
+            r"^embed\.handler: 'encoders:CannotLoad' failed: OSError: no weights \(<encoders\.py>, line \d+\)$",
+        ),
         ("OneForAll", InputError, "must give one vector of floats each"),
         ("Uneven", InputError, "must give one vector of floats each"),
         ("number", UsageError, "is a int, not a Beam ModelHandler"),
@@ -218,7 +261,9 @@ def test_code_from_a_file(tmp_path: Path) -> None:
 
 
 def test_code_that_cannot_be_imported() -> None:
-    with pytest.raises(UsageError, match=r"loss\.function: cannot import 'no\.such': ModuleNotFoundError.*`code: FILE\.py`"):
+    with pytest.raises(
+        UsageError, match=r"loss\.function: cannot import 'no\.such': ModuleNotFoundError.*`code: FILE\.py`"
+    ):
         UserCode("no.such:thing", None, "loss.function").load()
     with pytest.raises(UsageError, match="cannot import 'broken': SyntaxError"):
         UserCode("broken:thing", "def", "loss.function").load()

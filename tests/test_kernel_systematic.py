@@ -109,9 +109,9 @@ def test_every_start_of_300_populations() -> None:
         n, scale, hashes = len(proxy), scale_of(proxy, size), hashing.role_hash(ids, seed, "draw")
         certain = plain_certain([int(p) for p in proxy], size)
         assert set(np.flatnonzero(scale.certain(proxy)).tolist()) == certain
-        assert scale.draws == min(size, np.count_nonzero(proxy)) - len(certain)
+        assert scale.draws == min(size, int((proxy > 0).sum())) - len(certain)
         masses = scale.masses(proxy)
-        # Integer proxies keep their ratios: all masses are multiples of one power of two, and so are the starts that differ.
+        # Integer proxies keep their ratios: masses are multiples of one power of two, and so are the starts that differ.
         small = [0 if i in certain else int(p) for i, p in enumerate(proxy)]
         total, unit = sum(small), 1 << scale.exponent
         assert masses.tolist() == [m * unit if scale.draws else 0 for m in small]
@@ -125,9 +125,7 @@ def test_every_start_of_300_populations() -> None:
             points = dataclasses.replace(cells.points, start=start * unit)
             below = points.below(cells.starts)
             holding = below[1:] > below[:-1]
-            rows, numbers = run_pass(
-                dataclasses.replace(cells, points=points, holding=holding), coarse, hashes, masses
-            )
+            rows, numbers = run_pass(dataclasses.replace(cells, points=points, holding=holding), coarse, hashes, masses)
             assert len(rows) == scale.draws == len(set(rows.tolist()))
             drawn = dict(zip(rows.tolist(), numbers.tolist(), strict=True))
             assert drawn == plain_pass(small, order, scale.draws, start)
@@ -187,7 +185,7 @@ def test_no_mass_is_worth_more_than_a_draw_at_any_scale(values: list[float], siz
     assert np.all((masses > 0) == ((proxy > 0) & ~scale.certain(proxy)))
     total = sum(masses.tolist())
     assert total < 2**62
-    assert scale.draws == min(size, np.count_nonzero(proxy)) - np.count_nonzero(scale.certain(proxy))
+    assert scale.draws == min(size, int((proxy > 0).sum())) - int(scale.certain(proxy).sum())
     if scale.draws:
         assert max(masses.tolist()) * scale.draws < total
     order = np.argsort(proxy)
@@ -269,9 +267,7 @@ def test_neither_the_order_of_the_rows_nor_their_number_of_cells_matters(monkeyp
         monkeypatch.setattr(systematic, "CELLS_A_DRAW", cells_a_draw)
         monkeypatch.setattr(systematic, "MAX_BITS", bits)
         again, j, p = draw(proxy[order], ranks[order], ids[order], 9, 200)
-        assert by_id == {
-            int(ids[order[r]]): (a, b) for r, a, b in zip(again, j.tolist(), p.tolist(), strict=True)
-        }
+        assert by_id == {int(ids[order[r]]): (a, b) for r, a, b in zip(again, j.tolist(), p.tolist(), strict=True)}
 
 
 def test_a_cell_rarely_holds_more_than_the_drawn_row() -> None:

@@ -79,7 +79,11 @@ def test_parquet_keeps_every_column_and_type(tmp_path: Path) -> None:
     np.testing.assert_allclose(weights * probabilities, 1)
     assert chosen["tithe_multiplicity"].to_pylist() == [1] * 40
     clusters = np.load(next((tmp_path / "out/work").glob("cluster-*/representatives.npy")))
-    far = np.linalg.norm(points(N)[expected].astype(np.float64) - points(N)[representative_rows(clusters, records)][chosen["tithe_cluster"].to_numpy()], axis=1)
+    far = np.linalg.norm(
+        points(N)[expected].astype(np.float64)
+        - points(N)[representative_rows(clusters, records)][chosen["tithe_cluster"].to_numpy()],
+        axis=1,
+    )
     np.testing.assert_allclose(chosen["tithe_distance"].to_numpy(), far, rtol=1e-5, atol=1e-5)
 
 
@@ -117,7 +121,9 @@ def by_format(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "gz"])
-def test_json_lines_give_the_same_sample_as_parquet_and_stay_as_they_were(by_format: Callable[[str], Path], kind: str) -> None:
+def test_json_lines_give_the_same_sample_as_parquet_and_stay_as_they_were(
+    by_format: Callable[[str], Path], kind: str
+) -> None:
     folder = by_format(kind)
     assert digest(folder / "out")[0] == digest(by_format("parquet") / "out")[0]
     original = {json.loads(line)["id"]: line for line in to_lines(table(N))}
@@ -170,7 +176,9 @@ def test_plain_text_is_known_by_file_and_position(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl"])
-def test_a_column_of_a_name_that_the_sample_adds_is_an_error(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_column_of_a_name_that_the_sample_adds_is_an_error(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     records = table(60, tithe_weight=np.ones(60))
     if kind == "parquet":
         write_parquet(tmp_path / "corpus", records)
@@ -181,7 +189,9 @@ def test_a_column_of_a_name_that_the_sample_adds_is_an_error(tmp_path: Path, kin
     assert not (tmp_path / "out/manifest.json").exists()
 
 
-def test_schemas_that_differ_are_an_error_that_names_both_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_schemas_that_differ_are_an_error_that_names_both_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_parquet(tmp_path / "corpus", table(60))
     write_parquet(tmp_path / "corpus/more", table(60, loss=["x"] * 60))
     assert select(configure(tmp_path, f"{tmp_path}/corpus/**/*.parquet"), "--quiet") == 1
@@ -226,7 +236,9 @@ def run_labelled(folder: Path, label: Any, embed: dict[str, Any], count: int) ->
     """Clusters of 60 records that differ in their label alone."""
     same = np.random.default_rng(3).standard_normal((60, 4)) * 1e-3 + 1
     write_parquet(folder / "corpus", table(60, vector=fixed_lists(same), label=label, text=["the same text"] * 60))
-    config = configure(folder, f"{folder}/corpus/*", embed=embed, cluster={"count": count, "rounds": 2}, sample={"size": 60})
+    config = configure(
+        folder, f"{folder}/corpus/*", embed=embed, cluster={"count": count, "rounds": 2}, sample={"size": 60}
+    )
     assert select(config, "--quiet") == 0
     found = clusters_of(folder / "out")
     return [found[f"r{i:05d}"] for i in range(60)]
@@ -252,20 +264,27 @@ def test_records_of_like_texts_share_a_cluster(tmp_path: Path) -> None:
     folder = tmp_path / "some"
     texts_ = ["the same text", "the same word"] * 30
     write_parquet(folder / "corpus", table(60, text=texts_, label=["an answer"] * 30 + ["other words"] * 30))
-    config = configure(folder, f"{folder}/corpus/*", embed={**embed, "label_weight": 5.0}, cluster={"count": 2}, sample={"size": 60})
+    config = configure(
+        folder, f"{folder}/corpus/*", embed={**embed, "label_weight": 5.0}, cluster={"count": 2}, sample={"size": 60}
+    )
     assert select(config, "--quiet") == 0
     found = clusters_of(folder / "out")
     assert [found[f"r{i:05d}"] for i in range(60)] == [found["r00000"]] * 30 + [found["r00059"]] * 30
     assert found["r00000"] != found["r00059"]
 
 
-def test_a_label_of_weight_0_changes_nothing_but_where_it_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_label_of_weight_0_changes_nothing_but_where_it_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plain, labelled = tmp_path / "plain", tmp_path / "labelled"
     records = table(N, label=[None if i == 7 else "ab"[i % 2] for i in range(N)])
     for folder, label in ((plain, {}), (labelled, {"label": "label", "label_weight": 0.0})):
         write_parquet(folder / "corpus", records)
         embed = {"kind": "column", "column": "vector", **label}
-        assert select(configure(folder, f"{folder}/corpus/*", embed=embed, input={"max_bad_fraction": 0.1}), "--quiet") == 0
+        assert (
+            select(configure(folder, f"{folder}/corpus/*", embed=embed, input={"max_bad_fraction": 0.1}), "--quiet")
+            == 0
+        )
     assert manifest(plain / "out")["dead_letters"] == {}
     assert manifest(labelled / "out")["dead_letters"] == {"missing field 'label'": 1}
     assert "1 bad records left out" in capsys.readouterr().err
@@ -273,7 +292,7 @@ def test_a_label_of_weight_0_changes_nothing_but_where_it_is_missing(tmp_path: P
 
 # -- losses ------------------------------------------------------------------------------------------------------------
 
-LOSSES = '''
+LOSSES = """
 import json, os
 
 def note(records):
@@ -302,7 +321,7 @@ missing, word = broken(None), broken("high")
 
 def too_few(records):
     return [1.0] * (len(records) - 1)
-'''
+"""
 
 
 def test_every_source_of_losses_gives_the_same_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,7 +352,9 @@ def test_losses_of_an_installed_module_follow_its_source(tmp_path: Path, monkeyp
     write_parquet(tmp_path / "corpus", table(N))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "installed_losses", raising=False)
-    (tmp_path / "installed_losses.py").write_text("def loss(records):\n    return [record['loss'] for record in records]\n")
+    (tmp_path / "installed_losses.py").write_text(
+        "def loss(records):\n    return [record['loss'] for record in records]\n"
+    )
     loss = {"kind": "model", "function": "installed_losses:loss"}
     assert select(configure(tmp_path, f"{tmp_path}/corpus/*", loss=loss), "--quiet") == 0
     found = manifest(tmp_path / "out")["losses"]
@@ -368,7 +389,9 @@ def test_losses_that_cannot_be_used_name_the_record(
     folder = every_record_a_cluster
     before = digest(folder / "out")
     loss = {"kind": "model", "function": f"losses:{name}", "code": f"{folder}/losses.py"}
-    config = configure(folder, f"{folder}/corpus/*", f"{name}.yaml", cluster={"count": 20}, sample={"size": 5}, loss=loss)
+    config = configure(
+        folder, f"{folder}/corpus/*", f"{name}.yaml", cluster={"count": 20}, sample={"size": 5}, loss=loss
+    )
     assert select(config, "--quiet") == (2 if name == "nothing" else 1)
     error = capsys.readouterr().err
     assert told in error and "Traceback" not in error and "loss.function" in error
@@ -401,8 +424,15 @@ def test_a_redone_stage_takes_those_that_follow_from_it_along(tmp_path: Path) ->
 def test_the_same_bytes_in_one_and_several_processes_and_in_1_and_5_files(tmp_path: Path, method: str) -> None:
     records = table(1500, d=12)
     loss = {"kind": "column", "column": "loss"}
-    sections: dict[str, Any] = {"loss": loss, "sample": {"size": 150, "method": method}, "cluster": {"count": 25, "rounds": 2}}
-    one, five = write_parquet(tmp_path / "one", records), write_parquet(tmp_path / "five", records, files=5, row_group=77)
+    sections: dict[str, Any] = {
+        "loss": loss,
+        "sample": {"size": 150, "method": method},
+        "cluster": {"count": 25, "rounds": 2},
+    }
+    one, five = (
+        write_parquet(tmp_path / "one", records),
+        write_parquet(tmp_path / "five", records, files=5, row_group=77),
+    )
     found = {}
     for name, corpus, split_bytes, beam in [
         ("threads", five, 8192, []),
@@ -419,8 +449,12 @@ def test_the_same_bytes_in_one_and_several_processes_and_in_1_and_5_files(tmp_pa
         assert ("2 worker processes" in described) == (name == "processes")
     assert found["threads"] == found["one thread"] == found["processes"]
     assert found["one file"][0] == found["threads"][0]
-    columns = [name for name in sample(tmp_path / "threads/out").column_names if name not in ("tithe_file", "tithe_position")]
-    one_file, five_files = (sample(tmp_path / name / "out").select(columns).sort_by("id") for name in ("one file", "threads"))
+    columns = [
+        name for name in sample(tmp_path / "threads/out").column_names if name not in ("tithe_file", "tithe_position")
+    ]
+    one_file, five_files = (
+        sample(tmp_path / name / "out").select(columns).sort_by("id") for name in ("one file", "threads")
+    )
     assert one_file.equals(five_files)
 
 

@@ -55,7 +55,10 @@ def test_an_empty_folder_is_taken_and_stays_ours(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match=r"output\.path: .*file/out cannot be written"), Workspace(f"{tmp_path}/file/out").held():
+    with (
+        pytest.raises(UsageError, match=r"output\.path: .*file/out cannot be written"),
+        Workspace(f"{tmp_path}/file/out").held(),
+    ):
         pass
 
 
@@ -68,10 +71,14 @@ def test_a_work_folder_elsewhere_is_held_too(tmp_path: Path) -> None:
         pass
 
 
-def test_one_run_at_a_time_and_a_dead_process_does_not_keep_the_lock(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_run_at_a_time_and_a_dead_process_does_not_keep_the_lock(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_parquet(tmp_path / "corpus", table(20))
     config, out = configure(tmp_path, f"{tmp_path}/corpus/*.parquet", sample={"size": 5}), tmp_path / "out"
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(out)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(out)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         assert select(config) == 1
         assert f"another run holds {out}; wait for it, or name another output.path" in capsys.readouterr().err
@@ -122,7 +129,9 @@ def test_listing_and_removing_what_is_not_there(tmp_path: Path) -> None:
     remove(f"{tmp_path}/none")
 
 
-def test_without_keep_work_the_stages_go_and_the_result_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_keep_work_the_stages_go_and_the_result_stands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_parquet(tmp_path / "corpus", table(60))
     output = {"work": str(tmp_path / "work"), "keep_work": False}
     config = configure(tmp_path, f"{tmp_path}/corpus/*.parquet", sample={"size": 10}, output=output)
@@ -136,7 +145,9 @@ def test_without_keep_work_the_stages_go_and_the_result_stands(tmp_path: Path, c
 
 def test_cleaning_finds_the_work_folder_in_the_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_parquet(tmp_path / "corpus", table(60))
-    config = configure(tmp_path, f"{tmp_path}/corpus/*.parquet", sample={"size": 10}, output={"work": str(tmp_path / "work")})
+    config = configure(
+        tmp_path, f"{tmp_path}/corpus/*.parquet", sample={"size": 10}, output={"work": str(tmp_path / "work")}
+    )
     assert select(config, "--quiet") == 0
     (tmp_path / "work" / "cluster-0123456789abcdef").mkdir()
     assert main(["clean", str(tmp_path / "out")]) == 0

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from tithe.transforms import vectors
 from tithe.transforms.kernels import draws, estimators, exact
 from tithe.transforms.kernels.bottom import bottom
-from tithe.transforms.kernels.proxy import plain_proxy
+from tithe.transforms.kernels.proxy import power_of_distance, smoothed_loss
 from tithe.transforms.kernels.threshold import Threshold
 from tithe.transforms.parallel import ReadPlan, SplitDoFn
+from tithe.transforms.vectors import Part
+
+Floats = NDArray[np.float64]
 
 CHOSEN = np.dtype(
     [
@@ -37,6 +40,38 @@ systematic draw (-1: certain, or another draw)."""
 
 
 @dataclass(frozen=True)
+class ProxyRule:
+    """How scores and losses become the proxy that a draw is proportional to.
+
+    Attributes:
+        neighbors: anchors that the loss is smoothed over; 1 takes the nearest anchor's loss as it is.
+        power: of the distance, 1 or 2.
+        lipschitz: its weight.
+        floor: share u of the total that is spread evenly; 1 for constant probabilities.
+        uniform: the mean of the proxy without the floor: what a record has of an even spread.
+    """
+
+    neighbors: int
+    power: int
+    lipschitz: float
+    floor: float = 0.0
+    uniform: float = 0.0
+
+    def terms(self, losses: Floats, scores: NDArray[np.void]) -> tuple[Floats, Floats]:
+        """Returns the loss that the anchors suggest and the distance to the power in use, float64, (n,) each."""
+        q = self.neighbors
+        suggested = smoothed_loss(losses, scores["anchor"][:, :q], scores["squared"][:, :q])
+        return suggested, power_of_distance(scores["squared"][:, 0], self.power)
+
+    def proxy(self, losses: Floats, scores: NDArray[np.void]) -> Floats:
+        """Returns the proxy of each record, float64, (n,)."""
+        if self.floor == 1:
+            return np.full(len(scores), self.uniform)
+        suggested, distance = self.terms(losses, scores)
+        return (1 - self.floor) * (suggested + self.lipschitz * distance) + self.floor * self.uniform
+
+
+@dataclass(frozen=True)
 class Proxies:
     """Reads scores/ as proxies.
 
@@ -44,25 +79,30 @@ class Proxies:
         vectors_folder: of vectors/, for id hashes and positions.
         scores_folder: of scores/.
         losses: path of the anchors' losses, float64, (k,).
-        lipschitz: of the plain proxy.
+        rule: of the proxy.
     """
 
     vectors_folder: str
     scores_folder: str
     losses: str
-    lipschitz: float
+    rule: ProxyRule
 
-    def read(self, key: str) -> Iterator[tuple[NDArray[np.void], NDArray[np.void], NDArray[np.float64]]]:
-        """Yields (rows, scores, proxies) of the parts of a split."""
-        losses = _read_losses(self.losses)
+    def scores(self, key: str) -> Iterator[tuple[Part, NDArray[np.void]]]:
+        """Yields (part, scores) of the parts of a split."""
         for number, part in enumerate(vectors.parts_of(f"{self.vectors_folder}/{key}")):
-            rows = vectors.read_array(f"{part.stem}.rows.npy")
-            scores = vectors.read_array(f"{vectors.part_stem(f'{self.scores_folder}/{key}', number)}.scores.npy")
-            yield rows, scores, plain_proxy(losses, self.lipschitz, scores["anchor"][:, 0], scores["squared"][:, 0])
+            stem = vectors.part_stem(f"{self.scores_folder}/{key}", number)
+            yield part, vectors.read_array(f"{stem}.scores.npy")
+
+    def read(self, key: str) -> Iterator[tuple[NDArray[np.void], NDArray[np.void], Floats]]:
+        """Yields (rows, scores, proxies) of the parts of a split."""
+        losses = read_losses(self.losses)
+        for part, scores in self.scores(key):
+            yield vectors.read_array(f"{part.stem}.rows.npy"), scores, self.rule.proxy(losses, scores)
 
 
 @lru_cache(maxsize=2)
-def _read_losses(path: str) -> NDArray[np.float64]:
+def read_losses(path: str) -> Floats:
+    """Returns the anchors' losses, read once in a process."""
     return vectors.read_array(path)
 
 
@@ -182,6 +222,24 @@ class Multinomial:
 
 
 @dataclass(frozen=True)
+class Poisson:
+    """Each record alone, with its inclusion probability; `size` of them in the mean."""
+
+    threshold: Threshold
+    seed: int
+    size: int = 2**62
+    """Of the reservoir: all that are drawn are kept."""
+
+    def draw(
+        self, proxy: NDArray[np.float64], hashes: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """Returns the drawn rows, with key 0, and their inclusion probabilities."""
+        inclusion = self.threshold.inclusion_probability(proxy)
+        rows = np.flatnonzero(draws.poisson_drawn(inclusion, hashes, self.seed))
+        return rows, np.zeros(len(rows)), inclusion[rows]
+
+
+@dataclass(frozen=True)
 class Everything:
     """The whole corpus, each record with weight 1: where the sample is as large as the corpus."""
 
@@ -194,7 +252,7 @@ class Everything:
         return np.arange(len(proxy)), np.zeros(len(proxy)), np.ones(len(proxy))
 
 
-Sampler = Pareto | Multinomial | Everything
+Sampler = Pareto | Multinomial | Poisson | Everything
 
 
 class DrawSplit(SplitDoFn):
@@ -253,22 +311,26 @@ def gather_draws(rows: NDArray[np.void]) -> NDArray[np.void]:
     return out
 
 
-def sample_facts(rows: NDArray[np.void], independent: bool) -> dict[str, Any]:
+def drawn_of(rows: NDArray[np.void], method: str, proxy_total: float) -> estimators.Drawn:
+    """Returns what estimators need of drawn records (CHOSEN)."""
+    return estimators.Drawn(method, rows["expected"], rows["multiplicity"], rows["order"], rows["proxy"], proxy_total)
+
+
+def sample_facts(rows: NDArray[np.void], method: str) -> dict[str, Any]:
     """Returns what the manifest says of the drawn records: how many, the digest, and the sum of their weights with its standard error.
 
     Args:
         rows: what `gather_draws` gave.
-        independent: whether the draws are (multinomial); otherwise no record is drawn twice.
+        method: of the draw.
     """
-    ones, expected, times = np.ones(len(rows)), rows["expected"], rows["multiplicity"]
-    if independent:
-        error = estimators.multinomial_standard_error(ones, expected, times)
-    else:
-        error = estimators.pareto_standard_error(ones, expected)
+    expected, times = rows["expected"], rows["multiplicity"]
+    # As a plain sum of weights: without the proxy, which would bring poisson's ratio form.
+    plain = replace(drawn_of(rows, method, 0.0), proxy=np.zeros(len(rows)))
+    error = estimators.estimate(np.ones(len(rows)), plain).standard_error
     return {
         "records": len(rows),
         "draws": int(times.sum()),
-        "certain": int(np.count_nonzero(expected == 1)),
+        "certain": int(np.count_nonzero(expected == 1)) if method != "multinomial" else 0,
         "sum_of_weights": float(np.sum(times / expected)),
         "sum_of_weights_standard_error": error if np.isfinite(error) else None,
         "sample_digest": sample_digest(rows),
@@ -285,11 +347,11 @@ def sample_digest(rows: NDArray[np.void]) -> str:
     return digest.hexdigest()
 
 
-def write_chosen(rows: NDArray[np.void], path: str, independent: bool) -> None:
+def write_chosen(rows: NDArray[np.void], path: str, method: str) -> None:
     """Writes the drawn records as .npy, and their facts as .json beside it."""
     chosen = gather_draws(rows)
     vectors.write_array(path, chosen)
-    vectors.write_json(path.replace(".npy", ".json"), sample_facts(chosen, independent))
+    vectors.write_json(path.replace(".npy", ".json"), sample_facts(chosen, method))
 
 
 class DrawSample(beam.PTransform):
@@ -305,5 +367,5 @@ class DrawSample(beam.PTransform):
             | "Splits" >> ReadPlan(self._plan)
             | "Draw" >> beam.ParDo(DrawSplit(self._proxies, self._sampler, self._threads))
             | "Reservoir" >> beam.CombineGlobally(Reservoir(self._sampler.size))
-            | "Write" >> beam.Map(write_chosen, self._path, isinstance(self._sampler, Multinomial))
+            | "Write" >> beam.Map(write_chosen, self._path, type(self._sampler).__name__.lower())
         )

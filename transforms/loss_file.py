@@ -45,9 +45,7 @@ class WriteLossFile(beam.PTransform):
 
     def expand(self, root: beam.Pipeline) -> beam.PCollection:
         return (
-            root
-            | "Reference" >> beam.Create([self._anchors])
-            | "Write" >> beam.Map(write_loss_file, *self._arguments)
+            root | "Reference" >> beam.Create([self._anchors]) | "Write" >> beam.Map(write_loss_file, *self._arguments)
         )
 
 
@@ -83,7 +81,9 @@ def _column(values: list[Any], flat: bool) -> pa.Array:
             return pa.array(values)
         except (pa.ArrowInvalid, pa.ArrowTypeError):
             pass
-    return pa.array([None if v is None else json.dumps(v, ensure_ascii=False, default=repr) for v in values], pa.string())
+    return pa.array(
+        [None if v is None else json.dumps(v, ensure_ascii=False, default=repr) for v in values], pa.string()
+    )
 
 
 def read_loss_file(path: str) -> dict[str, list[Any]]:

@@ -102,7 +102,9 @@ class ModelLosses:
         asked = [i for i in range(len(records)) if i not in known]
         for low in range(0, len(asked), self.batch):
             rows = asked[low : low + self.batch]
-            answers, reasons = self._ask_batch([records[i] for i in rows], f"{some.piece.name} at {some.positions[rows[0]]}")
+            answers, reasons = self._ask_batch(
+                [records[i] for i in rows], f"{some.piece.name} at {some.positions[rows[0]]}"
+            )
             said = {rows[j]: value for j, value in answers.items()}
             where = Located(some.piece, some.positions[list(said)], some.rows[list(said)])
             losses = checked_losses(list(said.values()), where, self.function.key)
@@ -185,9 +187,13 @@ def checked_loss(value: Any, place: str, key: str) -> float:
     try:
         loss = float("nan") if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
-        raise InputError(f"{key}: the loss of the record {place} is {str(value)[:80]!r}, which is not a number") from None
+        raise InputError(
+            f"{key}: the loss of the record {place} is {str(value)[:80]!r}, which is not a number"
+        ) from None
     if isinstance(value, str) or not 0 <= loss < np.inf:
-        raise InputError(f"{key}: the loss of the record {place} is {value!r}; a loss must be a finite number, at least 0")
+        raise InputError(
+            f"{key}: the loss of the record {place} is {value!r}; a loss must be a finite number, at least 0"
+        )
     return loss
 
 

@@ -56,9 +56,7 @@ def write_pilot(rows: NDArray[np.void] | None, path: str) -> None:
 class DrawPilot(beam.PTransform):
     """The plan of splits -> the pilot and its spares, in one file."""
 
-    def __init__(
-        self, plan: str, reader: Reader, seed: int, size: int, records: int, path: str, threads: int
-    ) -> None:
+    def __init__(self, plan: str, reader: Reader, seed: int, size: int, records: int, path: str, threads: int) -> None:
         super().__init__()
         self._plan, self._find, self._path = plan, FindPilot(reader, seed, size, records, threads), path
         self._size = size

@@ -32,6 +32,7 @@ class FetchTask:
         format: of the input.
         id_field: or None.
         max_record_bytes: of a record.
+        with_order: whether the draw has a pass, and its rows a rank in it.
     """
 
     chosen: str
@@ -41,6 +42,7 @@ class FetchTask:
     format: str
     id_field: str | None
     max_record_bytes: int
+    with_order: bool
 
 
 def part_groups(task: FetchTask) -> Iterator[tuple[int, list[Located]]]:
@@ -48,10 +50,10 @@ def part_groups(task: FetchTask) -> Iterator[tuple[int, list[Located]]]:
     return enumerate(grouped(locate(task.plan, read_wanted(task.chosen)), PART_ROWS))
 
 
-def sample_columns(chosen: NDArray[np.void], group: list[Located]) -> dict[str, pa.Array]:
+def sample_columns(chosen: NDArray[np.void], group: list[Located], with_order: bool) -> dict[str, pa.Array]:
     """Returns the tithe_ columns of a part, in their order."""
     names = [some.piece.name for some in group for _ in some.rows]
-    return {
+    columns = {
         "tithe_weight": pa.array(chosen["multiplicity"] / chosen["expected"]),
         "tithe_probability": pa.array(chosen["expected"]),
         "tithe_multiplicity": pa.array(chosen["multiplicity"]),
@@ -61,6 +63,7 @@ def sample_columns(chosen: NDArray[np.void], group: list[Located]) -> dict[str, 
         "tithe_file": pa.array(names, pa.string()),
         "tithe_position": pa.array(chosen["position"]),
     }
+    return {**columns, "tithe_order": pa.array(chosen["order"])} if with_order else columns
 
 
 class FetchPart(ThreadedDoFn):
@@ -83,7 +86,7 @@ class FetchPart(ThreadedDoFn):
         suffix = "jsonl" if task.format == "jsonl" else "parquet"
         name = f"{task.stem}-{number:05d}.{suffix}"
         rows, size, sha256 = write_sample_part(
-            f"{task.folder}/{name}", task.format, chunks, sample_columns(chosen, group)
+            f"{task.folder}/{name}", task.format, chunks, sample_columns(chosen, group, task.with_order)
         )
         return [{"number": number, "name": name, "rows": rows, "bytes": size, "sha256": sha256}]
 

@@ -280,7 +280,7 @@ def pick_rows(gathered: tuple[int, Iterable[bytes]], task: SystematicTask) -> ND
 
 def write_draws(drawn: list[NDArray[np.void]], path: str) -> None:
     """Writes the drawn rows, the only place where they meet."""
-    write_chosen(np.concatenate([np.empty(0, CHOSEN), *drawn]), path, False)
+    write_chosen(np.concatenate([np.empty(0, CHOSEN), *drawn]), path, "systematic")
 
 
 class DrawSystematic(beam.PTransform):

@@ -71,7 +71,9 @@ class UserCode:
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             told = " ".join(f"{type(error).__name__}: {error}".split())
-            raise InputError(f"{self.key}: {self.reference!r} failed: {told} ({place.filename}, line {place.lineno})") from error
+            raise InputError(
+                f"{self.key}: {self.reference!r} failed: {told} ({place.filename}, line {place.lineno})"
+            ) from error
 
     def _from_source(self, module_name: str) -> types.ModuleType:
         assert self.source is not None

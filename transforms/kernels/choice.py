@@ -190,9 +190,10 @@ def _influence(losses: Floats, p: Floats, records: int) -> Floats:
     """What each record of the pilot contributes to the variance, centred."""
     ratio = np.divide(losses**2, p, out=np.zeros(len(losses)), where=p > 0)
     mean, mean_p = losses.mean(), p.mean()
-    return records * (
+    influence: Floats = records * (
         (ratio - ratio.mean()) - 2 * mean / mean_p * (losses - mean) + (mean / mean_p) ** 2 * (p - mean_p)
     )
+    return influence
 
 
 @dataclass(frozen=True)
@@ -227,10 +228,12 @@ def sentence(choice: Choice) -> str:
     """Returns what the pilot says of the gain, in one sentence."""
     g = choice.gain
     if not g.shown:
-        why = "constant probabilities were chosen" if choice.point.constant else f"variance x {g.ratio:.2f}, 95 % interval {g.low:.2f} to {g.high:.2f}"
-        return (
-            f"no gain shown over uniform ({why}); try the target in the embedding (embed.label), or more clusters (cluster.count)"
+        why = (
+            "constant probabilities were chosen"
+            if choice.point.constant
+            else f"variance x {g.ratio:.2f}, 95 % interval {g.low:.2f} to {g.high:.2f}"
         )
+        return f"no gain shown over uniform ({why}); try the target in the embedding (embed.label), or more clusters (cluster.count)"
     return (
         f"the variance of an estimated total is {g.ratio:.2f} of that of uniform draws "
         f"(95 % interval {g.low:.2f} to {g.high:.2f}), so a sample of equal error is that much smaller"

@@ -78,15 +78,15 @@ def estimate(values: Floats, drawn: Drawn, confidence: float = 0.95) -> Estimate
         proxy_sum, certain = float(proxy.sum()), float(drawn.proxy[~chance].sum())
         if proxy_sum > 0:
             # The ratio stands for the records that were left to chance; the certain ones are known.
-            ratio, left = float(z.sum()) / proxy_sum, drawn.proxy_total - certain
-            total = float(values[~chance].sum()) + ratio * left
-            residuals = (z - ratio * proxy) * (left / proxy_sum)
+            ratio, rest = float(z.sum()) / proxy_sum, drawn.proxy_total - certain
+            total = float(values[~chance].sum()) + ratio * rest
+            residuals = (z - ratio * proxy) * (rest / proxy_sum)
             # The rows of a sample of random size are counted from 0, so nothing is divided by s - 1.
             return _interval(total, (1 - pi) * residuals**2, residuals, 1.0, confidence, independent=True)
         return _interval(total, (1 - pi) * z**2, z, 1.0, confidence, independent=True)
     left = 1 - pi
     center = np.sum(left * z) / np.sum(left) if len(z) else 0.0
-    factor = len(z) / (len(z) - 1) if len(z) > 1 else np.nan
+    factor = len(z) / (len(z) - 1) if len(z) > 1 else 1.0 if len(z) == 0 else np.nan
     return _interval(total, left * (z - center) ** 2, z - center, factor, confidence, independent=True)
 
 
@@ -130,7 +130,7 @@ def _interval(
     degrees = float(np.clip(2 * added**2 / spread if spread > 0 else np.inf, 2, max(count - 1, 2)))
     tail = (1 - confidence) / 2
     skewness = float(np.mean(residuals**3) / np.mean(residuals**2) ** 1.5)
-    low, high = scipy.stats.t.ppf([tail, 1 - tail], degrees)
+    low, high = float(scipy.stats.t.ppf(tail, degrees)), float(scipy.stats.t.ppf(1 - tail, degrees))
     return Estimate(
         total,
         error,

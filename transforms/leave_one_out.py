@@ -1,0 +1,37 @@
+"""The pilot beside the anchors: each of its records with its nearest other anchors."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tithe.transforms import vectors
+from tithe.transforms.kernels import nearest
+from tithe.transforms.score import prepared_anchors, score_dtype
+
+
+def leave_one_out(anchors: NDArray[np.void], points: nearest.Points, q: int) -> NDArray[np.void]:
+    """Returns the pilot's records with their q nearest anchors but themselves.
+
+    Args:
+        anchors: `anchor_dtype`, (k,), k > q.
+        points: their vectors, prepared.
+        q: neighbours.
+
+    Returns:
+        structured array, (m,): `number` (which anchor the record is), `hash`, and the fields of `score_dtype`.
+    """
+    numbers = np.flatnonzero(anchors["pilot"])
+    index, squared = nearest.nearest(np.ascontiguousarray(anchors["vector"][numbers]), points, q + 1)
+    # A record is among its own nearest, unless q + 1 others lie on the same point: then it is none of those and the last is left out.
+    own = index == numbers[:, None]
+    own[~own.any(1), -1] = True
+    out = np.empty(len(numbers), [("number", "<i8"), ("hash", "<u8"), *score_dtype(q).descr])
+    out["number"], out["hash"] = numbers, anchors["hash"][numbers]
+    out["anchor"], out["squared"] = index[~own].reshape(-1, q), squared[~own].reshape(-1, q)
+    return out
+
+
+def write_leave_one_out(anchors: str, path: str, neighbors: int) -> None:
+    """Writes the pilot with its neighbours; fewer of these where there are too few anchors."""
+    found = vectors.read_array(anchors)
+    q = min(neighbors, len(found) - 1)
+    vectors.write_array(path, leave_one_out(found, prepared_anchors(anchors), q))
