@@ -16,7 +16,7 @@ from tithe.transforms import loss_file, vectors
 from tithe.transforms.errors import InputError, TitheError
 from tithe.transforms.files import absolute, write_atomically
 from tithe.transforms.kernels import anchors as anchor_kernel
-from tithe.transforms.losses import AskRecords, LossSource, Reading
+from tithe.transforms.losses import AskRecords, LossSource, ModelLosses, Reading
 from tithe.transforms.parallel import read_plan
 from tithe.transforms.pilot import DrawPilot
 from tithe.transforms.space import Reader
@@ -142,9 +142,8 @@ class Asking:
                 return anchors, np.array([losses[key] for key in keys]), calls, failed
             if not bound:
                 bound = call_bound(len(anchors))
-                self.tell(
-                    f"losses of {len(anchors):,} anchors are wanted; at most {bound:,} records are given to the model"
-                )
+                if isinstance(self.source, ModelLosses):
+                    self.tell(f"{len(anchors):,} anchors; at most {bound:,} records are given to the model")
             if len(anchors) + len(failed) > bound:
                 reason = next(iter(failed.values()))
                 raise InputError(

@@ -130,12 +130,16 @@ def _summary(manifest: dict[str, Any], output: str) -> None:
         return
     error = sample["sum_of_weights_standard_error"]
     spread = f" +- {error:,.0f}" if error is not None else ""
+    choice = manifest["choice"]
+    gain = f"  gain           {choice['sentence']}\n" if choice else ""
+    if manifest["guarantee"]:
+        gain += f"  guarantee      {manifest['guarantee']}\n"
     print(
         f"\n{sample['records']:,} of {records:,} records in {output}/sample/ (method {sample['method']})\n"
         f"  tithe_weight   how many records of the corpus a row stands for; they sum to {sample['sum_of_weights']:,.0f}{spread}, for {records:,}\n"
         f"  use it as the weight of the row's loss in training, and of its value in any mean\n"
         f"  model calls    {manifest['losses']['model_calls']:,}\n"
-        f"  manifest       {output}/manifest.json says how the sample was made\n"
+        f"{gain}  manifest       {output}/manifest.json says how the sample was made\n"
         f"next: another draw takes a moment: --set sample.size=... or --set sample.seed=...; another clustering: --set cluster.count=..."
     )
 
@@ -160,6 +164,8 @@ def _clean(options: argparse.Namespace, _: list[str]) -> int:
                 raise UsageError(f"{options.output} has no manifest, so no stage is in use; --all removes every one")
             manifest = read_json(space.manifest)
             keep = {stage["folder"] for stage in manifest["stages"]} | {manifest["vectors"]}
+            # The answers of a model cost more than the space that they take.
+            keep |= {name for name in space.folders() if name.startswith("loss-cache-")}
         gone = space.clean(keep)
     print(f"removed: {', '.join(gone)}" if gone else "nothing to remove")
     return 0

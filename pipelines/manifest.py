@@ -12,7 +12,7 @@ from tithe import __version__
 from tithe.config import Config
 from tithe.transforms.files import InputFile
 from tithe.transforms.vectors import read_json, write_json
-from tithe.workspace import Stage, Workspace, list_files
+from tithe.workspace import Stage, Workspace, list_files, remove
 
 LOSS_FACTS = ("model_calls", "anchors", "representatives", "pilot", "failed", "mean", "largest")
 LIBRARIES = ("apache-beam", "numpy", "scipy", "scikit-learn", "pyarrow")
@@ -103,7 +103,7 @@ def write_manifest(
     }
     write_json(space.manifest, manifest)
     current = {f"{space.output}/{part['name']}" for part in parts}
-    old = [path for path in list_files(f"{space.output}/sample/*") if path not in current]
-    if old:
-        FileSystems.delete(old)
+    for path in list_files(f"{space.output}/sample/*"):
+        if path not in current:
+            remove(path)
     return manifest

@@ -4,9 +4,13 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from apache_beam.io.filesystem import BeamIOError
@@ -27,7 +31,12 @@ def fingerprint(value: Any) -> str:
 
 
 def list_files(pattern: str) -> dict[str, int]:
-    """Returns the sizes of the files that match a pattern, by path; none where the folder is missing."""
+    """Returns the sizes of the files that match a pattern, by path; none where the folder is missing.
+
+    The part of a local pattern that is a folder stands for itself, whatever characters are in its name.
+    """
+    if not is_remote(pattern):
+        return _list_local(pattern)
     try:
         [result] = FileSystems.match([pattern])
     except BeamIOError:
@@ -35,8 +44,27 @@ def list_files(pattern: str) -> dict[str, int]:
     return {found.path: found.size_in_bytes for found in result.metadata_list}
 
 
+def _list_local(pattern: str) -> dict[str, int]:
+    folder, rest = Path(pattern), ""
+    while not folder.is_dir():
+        folder, rest = folder.parent, f"{folder.name}/{rest}" if rest else folder.name
+    found = {}
+    for path in folder.glob(f"{rest}/*" if rest.endswith("**") else rest or "*"):  # `**` alone gives folders
+        with contextlib.suppress(FileNotFoundError):  # unfinished files come and go
+            status = path.stat()
+            if stat.S_ISREG(status.st_mode):
+                found[str(path)] = status.st_size
+    return found
+
+
 def remove(path: str) -> None:
     """Removes a folder with all that is in it, or a file; nothing where there is none."""
+    if not is_remote(path):  # a path with `*` or `[` in it would be a pattern to FileSystems.delete
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+        else:
+            Path(path).unlink(missing_ok=True)
+        return
     with contextlib.suppress(BeamIOError):
         if FileSystems.exists(path) or list_files(f"{path}/**"):
             FileSystems.delete([path])

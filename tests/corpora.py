@@ -80,7 +80,7 @@ def configure(folder: Path, files: str, name: str = "c.yaml", **sections: Mappin
         "input": {"files": files, "id": "id"},
         "embed": {"kind": "column", "column": "vector"},
         "cluster": {"count": 8, "rounds": 1},
-        "sample": {"size": 40},
+        "sample": {"size": 40, "method": "pareto"},
         "output": {"path": str(folder / "out")},
     }
     for section, keys in sections.items():

@@ -147,7 +147,14 @@ def drawn(rows: NDArray[np.void]) -> dict[int, tuple[int, float]]:
     return {i: (j, p) for i, j, p in zip(ids, order, expected, strict=True)}
 
 
-@pytest.mark.parametrize("options", [(), PROCESSES, PORTABLE], ids=["memory", "processes", "portable"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param((), id="memory"),
+        pytest.param(PROCESSES, id="processes", marks=pytest.mark.slow),
+        pytest.param(PORTABLE, id="portable"),
+    ],
+)
 def test_the_pass_over_splits_is_the_pass_in_python(tmp_path: Path, options: tuple[str, ...]) -> None:
     some, size, seed = corpus(5000), 50, 7
     rows, facts, _ = run_draw(write_folders(tmp_path, some, evenly(5000, 3)), size, seed, options)
@@ -168,7 +175,7 @@ def test_the_division_into_splits_changes_nothing(tmp_path: Path, equal: bool) -
     proxy = [1.0] * 3000 if equal else some.proxy.tolist()
     expected = plain_draw(some, proxy, size, 3)
     digests = set()
-    divisions = [[[0, 3000]], evenly(3000, 11), [[0, 0, 1], [1, 1], [1, 2999, 3000]]]
+    divisions = [[[0, 3000]], evenly(3000, 5), [[0, 0, 1], [1, 1], [1, 2999, 3000]]]
     for i, bounds in enumerate(divisions):
         rows, facts, _ = run_draw(write_folders(tmp_path / str(i), some, bounds), size, 3, equal=equal)
         assert drawn(rows) == expected

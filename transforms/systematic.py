@@ -213,8 +213,9 @@ class GatherSplit(SplitDoFn):
         out: list[tuple[int, bytes]] = []
         for part in read_pass(task, split.key):
             rows, cell = _cells_of(cells, part)
-            with_point = np.isin(cell, held)
-            rows, keys = rows[with_point], np.searchsorted(held, cell[with_point]) // CELLS_A_KEY
+            place = np.searchsorted(held, cell)
+            with_point = np.append(held, -1)[place] == cell
+            rows, keys = rows[with_point], place[with_point] // CELLS_A_KEY
             certain = np.flatnonzero(task.scale.certain(part.proxy))
             if len(certain):
                 out.append((-1, _chosen(number, part, certain).tobytes()))

@@ -52,7 +52,8 @@ def arrivals(rates: Floats, hashes: NDArray[np.uint64], seed: int, size: int) ->
     while len(alive):
         u = hashing.uniform(hashing.role_hash(hashes[alive], seed, "arrival", j))
         clock = clock + bottom.exponential_keys(u, rates[alive])
-        early = clock <= limit
+        # A time that overflows is that of a rate next to nothing: such a record never arrives.
+        early = (clock <= limit) & (clock < np.inf)
         alive, clock, j = alive[early], clock[early], j + 1
         more_rows.append(alive)
         more_times.append(clock)

@@ -36,8 +36,9 @@ def role_hash(id_hash: U64, seed: int, role: str, counter: int = 0) -> U64:
 
 
 def uniform(hashes: U64) -> NDArray[np.float64]:
-    """Returns hashes as numbers strictly between 0 and 1, float64, on a grid of 2**-53."""
-    return ((hashes >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    """Returns hashes as numbers strictly between 0 and 1, float64: the odd multiples of 2**-53."""
+    # 52 bits and a half: with 53 the largest would round up to 1.
+    return ((hashes >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 def hash_integers(values: NDArray[np.int64] | U64) -> U64:

@@ -1,0 +1,202 @@
+"""The whole method once more, slow and obvious: plain loops over rows in float64, full sorts, fractions.
+
+Written apart from the code that it checks. It shares with it the definition of chance alone (which hash stands for which record, seed and
+role), and takes the first centers as given.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tithe.transforms.kernels import hashing
+
+Vectors = NDArray[np.float32]
+Floats = NDArray[np.float64]
+U64 = NDArray[np.uint64]
+
+HASHES = 2**64
+CENTERING_ROWS = 4096
+DECAY = 0.2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The numbers of a configuration; `batch` is the share of the records that a round reads."""
+
+    count: int
+    rounds: int
+    batch: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """What clustering gives.
+
+    Attributes:
+        centers: the last means, float32, (m, d).
+        representatives: row of each cluster's representative, in the order of the clusters.
+        cluster: of each row, int64, (n,).
+        squared: distance of each row to its representative, float64, (n,).
+        moved: clusters that took a far row.
+    """
+
+    centers: Vectors
+    representatives: list[int]
+    cluster: NDArray[np.int64]
+    squared: Floats
+    moved: int
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A drawn record: how often, and its expected multiplicity."""
+
+    multiplicity: int
+    expected: float
+
+
+def id_hashes(ids: list[str]) -> U64:
+    """The hash of each id, uint64, (n,)."""
+    return np.array([hashing.hash_text(i) for i in ids], np.uint64)
+
+
+def center(vectors: Vectors, hashes: U64) -> Vectors:
+    """The vectors less the median of those with the smallest hashes."""
+    share = CENTERING_ROWS / len(vectors)
+    sample = [i for i, h in enumerate(hashes.tolist()) if share >= 1 or h < share * HASHES]
+    origin = np.median(vectors[sample].astype(np.float64), axis=0).astype(np.float32)
+    return vectors - origin
+
+
+def batch_rows(hashes: U64, settings: Settings, number: int) -> list[int]:
+    """The rows of the batch of a round: those whose hashes lie in a range that follows the one of the round before."""
+    width = int(settings.batch * HASHES)
+    start = hashing.role_key(settings.seed, "batches") + (number - 1) * width
+    return [i for i, h in enumerate(hashes.tolist()) if (h - start) % HASHES < width]
+
+
+def assign(row: Vectors, centers: Vectors) -> tuple[int, float]:
+    """The nearest center, ties by index, and the squared distance to it."""
+    squared = ((row.astype(np.float64) - centers.astype(np.float64)) ** 2).sum(1)
+    nearest = int(squared.argmin())
+    return nearest, float(squared[nearest])
+
+
+def far_rows(rows: list[int], squared: list[float], hashes: U64, seed: int, role: str, k: int) -> list[int]:
+    """Rows drawn without replacement in proportion to squared distance, in the order of the draw."""
+    uniforms = hashing.uniform(hashing.role_hash(hashes, seed, role))
+    keys = [(-math.log(uniforms[i]) / d, int(hashes[i]), i) for i, d in zip(rows, squared, strict=True) if d > 0]
+    return [i for _, _, i in sorted(keys)[: max(8, k // 16)]]
+
+
+def run_round(
+    x: Vectors, hashes: U64, centers: Vectors, weights: list[float], settings: Settings, number: int
+) -> tuple[Vectors, list[float]]:
+    """The centers and their weights after a round."""
+    rows = batch_rows(hashes, settings, number)
+    found = [assign(x[i], centers) for i in rows]
+    decay = 0.0 if settings.batch >= 1 else DECAY
+    points, after = centers.copy(), []
+    starved = []
+    for j in range(len(centers)):
+        mine = [i for i, (cluster, _) in zip(rows, found, strict=True) if cluster == j]
+        old = weights[j] * decay
+        after.append(old + len(mine))
+        if mine:
+            sums = [math.fsum(x[i, c] for i in mine) for c in range(x.shape[1])]
+            mean = [(float(centers[j, c]) * old + sums[c]) / after[j] for c in range(x.shape[1])]
+            points[j] = np.array(mean, np.float32)
+        elif after[j] < 1:
+            starved.append(j)
+    far = far_rows(rows, [d for _, d in found], hashes, settings.seed, f"far/{number}", len(centers))
+    targets: list[Vectors] = []
+    for i in far:
+        if not any(np.array_equal(x[i], t) for t in targets):
+            targets.append(x[i])
+    for j, target in zip(starved, targets, strict=False):
+        points[j], after[j] = target, 1.0
+    return points, after
+
+
+def represent(x: Vectors, hashes: U64, centers: Vectors, settings: Settings) -> tuple[list[int], int]:
+    """The representatives in the order of their hashes, and how many of them are far rows."""
+    rows = batch_rows(hashes, settings, settings.rounds)
+    found = [assign(x[i], centers) for i in rows]
+    chosen = []
+    for j in range(len(centers)):
+        mine = [(d, int(hashes[i]), i) for i, (cluster, d) in zip(rows, found, strict=True) if cluster == j]
+        if mine:
+            chosen.append(min(mine)[2])
+    missing, moved = len(centers) - len(chosen), 0
+    for i in far_rows(rows, [d for _, d in found], hashes, settings.seed, "representatives", len(centers)):
+        if moved < missing and not any(np.array_equal(x[i], x[other]) for other in chosen):
+            chosen.append(i)
+            moved += 1
+    return sorted(chosen, key=lambda i: int(hashes[i])), moved
+
+
+def cluster(vectors: Vectors, hashes: U64, seeds: Vectors, settings: Settings) -> Clustering:
+    """Rounds from the first centers on, representatives, and the nearest representative of every row."""
+    x = center(vectors, hashes)
+    centers, weights = seeds, [0.0] * len(seeds)
+    for number in range(1, settings.rounds + 1):
+        centers, weights = run_round(x, hashes, centers, weights, settings, number)
+    representatives, moved = represent(x, hashes, centers, settings)
+    found = [assign(row, x[representatives]) for row in x]
+    return Clustering(
+        centers, representatives, np.array([c for c, _ in found]), np.array([d for _, d in found]), moved
+    )
+
+
+def proxies(losses: Floats, found: Clustering) -> Floats:
+    """Loss of the representative + L x squared distance, with the L that gives both terms one total."""
+    suggested = [float(losses[found.representatives[c]]) for c in found.cluster.tolist()]
+    lipschitz = math.fsum(suggested) / math.fsum(found.squared)
+    return np.array([loss + lipschitz * d for loss, d in zip(suggested, found.squared.tolist(), strict=True)])
+
+
+def inclusion(proxy: Floats, size: int) -> list[float]:
+    """min(1, tau x proxy) with the sum `size`: certain records are taken out one by one, the largest first."""
+    masses = {i: Fraction(p) for i, p in enumerate(proxy.tolist())}
+    out = [0.0] * len(proxy)
+    left = size
+    while left:
+        total = sum(masses.values())
+        largest = max(masses, key=lambda i: masses[i])
+        if masses[largest] * left < total:
+            return [float(masses[i] * left / total) if i in masses else p for i, p in enumerate(out)]
+        out[largest] = 1.0
+        del masses[largest]
+        left -= 1
+    return out
+
+
+def draw_pareto(proxy: Floats, hashes: U64, seed: int, size: int) -> dict[int, Draw]:
+    """The `size` smallest of u (1 - pi) / ((1 - u) pi)."""
+    pi = inclusion(proxy, size)
+    uniforms = hashing.uniform(hashing.role_hash(hashes, seed, "draw")).tolist()
+    keys = [(u * (1 - p) / ((1 - u) * p), int(h), i) for i, (u, p, h) in enumerate(zip(uniforms, pi, hashes, strict=True))]
+    return {i: Draw(1, pi[i]) for _, _, i in sorted(keys)[:size]}
+
+
+def draw_multinomial(proxy: Floats, hashes: U64, seed: int, size: int) -> dict[int, Draw]:
+    """The records of the `size` earliest arrivals, each record at its own rate proxy / total."""
+    rates = (proxy / math.fsum(proxy)).tolist()
+    horizon = 3 * size  # all together they arrive at the rate 1
+    arrivals: list[tuple[float, int]] = []
+    clock, j = [0.0] * len(rates), 0
+    while min(clock) < horizon:
+        uniforms = hashing.uniform(hashing.role_hash(hashes, seed, "arrival", j)).tolist()
+        clock = [t - math.log(u) / rate for t, u, rate in zip(clock, uniforms, rates, strict=True)]
+        arrivals += [(t, i) for i, t in enumerate(clock)]
+        j += 1
+    arrivals = sorted(arrivals)[:size]
+    assert arrivals[-1][0] < horizon
+    drawn = [i for _, i in arrivals]
+    return {i: Draw(drawn.count(i), size * rates[i]) for i in set(drawn)}

@@ -1,0 +1,224 @@
+"""The pipelines against the oracle on scikit-learn's digits, and the estimated total loss over many seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import oracle
+import pyarrow as pa
+import pytest
+from corpora import configure, fixed_lists, manifest, sample, select, write_parquet
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+
+import tithe.select
+from tithe.transforms import vectors
+from tithe.transforms.cluster import ClusterTask
+from tithe.transforms.draw import (
+    CHOSEN,
+    DrawSplit,
+    Multinomial,
+    Pareto,
+    Proxies,
+    ProxyRule,
+    Reservoir,
+    drawn_of,
+    gather_draws,
+)
+from tithe.transforms.kernels import estimators, exact
+from tithe.transforms.kernels.threshold import solve
+from tithe.transforms.parallel import read_plan
+
+SIZE, SEED = 200, 17
+PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
+ALL_ROWS = oracle.Settings(count=20, rounds=8, batch=1.0, seed=1)
+# Few enough rows for some clusters to find none in the last batch, and some centers none in any.
+MINI_BATCHES = oracle.Settings(count=60, rounds=4, batch=0.1, seed=3)
+
+
+@dataclass(frozen=True)
+class Digits:
+    """1,797 handwritten digits; the loss of one is its squared distance to the mean of its class."""
+
+    ids: list[str]
+    vectors: NDArray[np.float32]
+    losses: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What scores/ hold, in the order of the corpus."""
+
+    cluster: NDArray[np.int64]
+    squared: NDArray[np.float64]
+    proxy: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished selection by both samplers, and what the oracle says of its clustering."""
+
+    settings: oracle.Settings
+    output: Path
+    samples: dict[str, Any]
+    manifests: dict[str, Any]
+    expected: oracle.Clustering
+
+    def folder(self, stage: str, method: str = "pareto") -> Path:
+        [found] = [s["folder"] for s in self.manifests[method]["stages"] if s["name"] == stage]
+        return self.output / "work" / str(found)
+
+    def proxies(self, method: str = "pareto") -> Proxies:
+        """What the draw reads."""
+        facts = vectors.read_json(str(self.folder("sample", method) / "stage.json"))
+        folders = (str(self.output / "work" / self.manifests[method]["vectors"]), str(self.folder("score")))
+        return Proxies(*folders, str(self.folder("losses") / "losses.npy"), ProxyRule(**facts["rule"]))
+
+    def plan(self) -> list[Any]:
+        return list(read_plan(str(self.folder("plan") / "plan.jsonl")))
+
+
+@pytest.fixture(scope="module")
+def digits() -> Digits:
+    data = load_digits()
+    means = np.array([data.data[data.target == digit].mean(0) for digit in range(10)])
+    losses = ((data.data - means[data.target]) ** 2).sum(1) / 100
+    return Digits([f"digit-{i:04d}" for i in range(len(losses))], data.data.astype(np.float32), losses)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((ALL_ROWS, ()), id="all rows"),
+        pytest.param((MINI_BATCHES, ()), id="mini-batches"),
+        pytest.param((MINI_BATCHES, PROCESSES), id="mini-batches in processes", marks=pytest.mark.slow),
+    ],
+)
+def run(request: pytest.FixtureRequest, digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    settings, options = request.param
+    folder = tmp_path_factory.mktemp("digits")
+    table = pa.table({"id": digits.ids, "vector": fixed_lists(digits.vectors), "loss": digits.losses})
+    write_parquet(folder / "corpus", table, files=2, row_group=300)
+    config = configure(
+        folder,
+        f"{folder}/corpus/*.parquet",
+        input={"split_bytes": 100_000},
+        cluster={"count": settings.count, "rounds": settings.rounds, "batch": settings.batch, "seed": settings.seed},
+        loss={"kind": "column", "column": "loss", "pilot": 0},
+        score={"kind": "plain", "lipschitz": "balanced"},
+        sample={"size": SIZE, "seed": SEED},
+    )
+    output, samples, manifests = folder / "out", {}, {}
+    with pytest.MonkeyPatch.context() as patch:
+        if settings.batch < 1:
+            # The corpus is small: let a round read as little as the configuration says.
+            few = {"batch": settings.batch}
+            patch.setattr(tithe.select, "ClusterTask", lambda **given: ClusterTask(**{**given, **few}))
+        for method in ("pareto", "multinomial"):
+            arguments = ["--quiet", "--set", f"sample.method={method}", *(["--", *options] if options else [])]
+            assert select(config, *arguments) == 0
+            samples[method], manifests[method] = sample(output), manifest(output)
+    [cluster] = [s["folder"] for s in manifests["pareto"]["stages"] if s["name"] == "cluster"]
+    with np.load(output / "work" / cluster / "round-0000.npz") as seeds:
+        expected = oracle.cluster(digits.vectors, oracle.id_hashes(digits.ids), seeds["points"], settings)
+    yield Run(settings, output, samples, manifests, expected)
+
+
+def scored(run: Run, digits: Digits) -> Scored:
+    """Reads scores/, and puts them in the order of the corpus."""
+    parts = [part for _, split in run.plan() for part in run.proxies().read(split.key)]
+    hashes = np.concatenate([rows["hash"] for rows, _, _ in parts])
+    scores, proxy = np.concatenate([s for _, s, _ in parts]), np.concatenate([p for _, _, p in parts])
+    assert len(parts) > 2 and len(hashes) == len(digits.ids)
+    place = {h: i for i, h in enumerate(hashes.tolist())}
+    order = [place[h] for h in oracle.id_hashes(digits.ids).tolist()]
+    return Scored(scores["anchor"][order, 0], scores["squared"][order, 0].astype(np.float64), proxy[order])
+
+
+def test_the_clusters_are_those_of_the_oracle(run: Run, digits: Digits) -> None:
+    expected = run.expected
+    with np.load(run.folder("cluster") / f"round-{run.settings.rounds:04d}.npz") as last:
+        np.testing.assert_allclose(last["points"], expected.centers, rtol=1e-6, atol=1e-6)
+    representatives = np.load(run.folder("cluster") / "representatives.npy")
+    hashes = oracle.id_hashes(digits.ids)
+    assert representatives["hash"].tolist() == hashes[expected.representatives].tolist()
+    facts = vectors.read_json(str(run.folder("cluster") / "representatives.json"))
+    assert facts["moved"] == expected.moved
+    # This corpus must try what few rows in a batch bring about.
+    assert (expected.moved > 0) == (run.settings is MINI_BATCHES)
+    found = scored(run, digits)
+    np.testing.assert_array_equal(found.cluster, expected.cluster)
+    np.testing.assert_allclose(found.squared, expected.squared, rtol=1e-6)
+
+
+def test_the_proxies_are_those_of_the_oracle(run: Run, digits: Digits) -> None:
+    np.testing.assert_allclose(
+        scored(run, digits).proxy, oracle.proxies(digits.losses, run.expected), rtol=1e-6, atol=1e-6
+    )
+    losses = np.load(run.folder("losses") / "losses.npy")
+    np.testing.assert_array_equal(losses, digits.losses[run.expected.representatives])
+
+
+@pytest.mark.parametrize("method", ["pareto", "multinomial"])
+def test_the_draws_are_those_of_the_oracle(run: Run, digits: Digits, method: str) -> None:
+    proxy = oracle.proxies(digits.losses, run.expected)
+    draw = oracle.draw_pareto if method == "pareto" else oracle.draw_multinomial
+    expected = draw(proxy, oracle.id_hashes(digits.ids), SEED, SIZE)
+    table = run.samples[method]
+    rows = [int(name.removeprefix("digit-")) for name in table.column("id").to_pylist()]
+    assert rows == sorted(expected)  # the files follow each other in the order of the corpus
+    drawn = [expected[row] for row in rows]
+    columns = {name: table.column(f"tithe_{name}").to_numpy() for name in (
+        "multiplicity", "probability", "weight", "cluster", "distance", "proxy"
+    )}
+    assert columns["multiplicity"].tolist() == [d.multiplicity for d in drawn] and columns["multiplicity"].sum() == SIZE
+    np.testing.assert_allclose(columns["probability"], [d.expected for d in drawn], rtol=1e-6)
+    np.testing.assert_allclose(columns["weight"], [d.multiplicity / d.expected for d in drawn], rtol=1e-6)
+    np.testing.assert_array_equal(columns["cluster"], run.expected.cluster[rows])
+    np.testing.assert_allclose(columns["distance"], np.sqrt(run.expected.squared[rows]), rtol=1e-6)
+    np.testing.assert_allclose(columns["proxy"], proxy[rows], rtol=1e-6)
+
+
+# Over seeds
+
+
+def draws_over_seeds(run: Run, method: str, seeds: int) -> Iterator[NDArray[np.void]]:
+    """The drawn records for each seed, by the pieces of the sample stage over the scores of the finished run."""
+    proxies, plan = run.proxies(), run.plan()
+    values = np.concatenate([proxy for _, split in plan for _, _, proxy in proxies.read(split.key)])
+    total, largest = exact.exact_sum(values), np.sort(values)[::-1][:SIZE].tolist()
+    threshold = solve(total, largest, int(np.count_nonzero(values)), SIZE)
+    for seed in range(seeds):
+        pareto = Pareto(threshold, SIZE, seed)
+        sampler = pareto if method == "pareto" else Multinomial(exact.to_float(total), SIZE, seed)
+        split_draw, reservoir = DrawSplit(proxies, sampler, 1), Reservoir(SIZE)
+        accumulator = reservoir.create_accumulator()
+        for element in plan:
+            for rows in split_draw.work(element):
+                accumulator = reservoir.add_input(accumulator, rows)
+        yield gather_draws(reservoir.extract_output(accumulator))
+
+
+@pytest.mark.parametrize("method", ["pareto", "multinomial"])
+def test_the_estimated_total_loss_over_400_seeds(run: Run, digits: Digits, method: str) -> None:
+    if run.settings is not ALL_ROWS:
+        return
+    loss_of = dict(zip(oracle.id_hashes(digits.ids).tolist(), digits.losses.tolist(), strict=True))
+    proxy_total = float(run.manifests[method]["proxy"]["total"])
+    totals, errors = [], []
+    for rows in draws_over_seeds(run, method, 400):
+        assert rows.dtype == CHOSEN and rows["multiplicity"].sum() == SIZE
+        losses = np.array([loss_of[h] for h in rows["hash"].tolist()])
+        found = estimators.estimate(losses, drawn_of(rows, method, proxy_total))
+        assert found.total == pytest.approx(math.fsum(rows["multiplicity"] / rows["expected"] * losses), rel=1e-12)
+        totals.append(found.total)
+        errors.append(found.standard_error)
+    truth, spread = digits.losses.sum(), float(np.std(totals, ddof=1))
+    assert abs(np.mean(totals) - truth) < 3 * spread / 400**0.5
+    # The standard error that each sample tells of itself is the spread over the samples: 400 of them tell it to 3.5 %.
+    assert math.sqrt(np.mean(np.square(errors))) == pytest.approx(spread, rel=0.12)
