@@ -22,6 +22,7 @@ U64 = NDArray[np.uint64]
 HASHES = 2**64
 CENTERING_ROWS = 4096
 DECAY = 0.2
+SPARES = 4
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,14 @@ class Clustering:
         representatives: row of each cluster's representative, in the order of the clusters.
         cluster: of each row, int64, (n,).
         squared: distance of each row to its representative, float64, (n,).
-        moved: clusters that took a far row.
+        missing: clusters that had no row in the last batch.
     """
 
     centers: Vectors
     representatives: list[int]
     cluster: NDArray[np.int64]
     squared: Floats
-    moved: int
+    missing: list[int]
 
 
 @dataclass(frozen=True)
@@ -124,21 +125,37 @@ def run_round(
     return points, after
 
 
-def represent(x: Vectors, hashes: U64, centers: Vectors, settings: Settings) -> tuple[list[int], int]:
-    """The representatives in the order of their hashes, and how many of them are far rows."""
+def represent(x: Vectors, hashes: U64, centers: Vectors, settings: Settings) -> tuple[list[int], list[int]]:
+    """The representatives in the order of their hashes, and the clusters that have no row in the last batch."""
     rows = batch_rows(hashes, settings, settings.rounds)
     found = [assign(x[i], centers) for i in rows]
-    chosen = []
+    chosen: list[int] = []
+
+    def is_taken(i: int) -> bool:
+        return any(np.array_equal(x[i], x[other]) for other in chosen)
+
+    missing = []
     for j in range(len(centers)):
         mine = [(d, int(hashes[i]), i) for i, (cluster, d) in zip(rows, found, strict=True) if cluster == j]
         if mine:
             chosen.append(min(mine)[2])
-    missing, moved = len(centers) - len(chosen), 0
+        else:
+            missing.append(j)
+    # Those look among all rows, as if there were no other clusters.
+    left = len(missing)
+    if missing and settings.batch < 1:
+        late = [assign(row, centers[missing]) for row in x]
+        for place in range(len(missing)):
+            mine = [(d, int(hashes[i]), i) for i, (cluster, d) in enumerate(late) if cluster == place]
+            free = [i for _, _, i in sorted(mine)[:SPARES] if not is_taken(i)]
+            if free:
+                chosen.append(free[0])
+                left -= 1
     for i in far_rows(rows, [d for _, d in found], hashes, settings.seed, "representatives", len(centers)):
-        if moved < missing and not any(np.array_equal(x[i], x[other]) for other in chosen):
+        if left and not is_taken(i):
             chosen.append(i)
-            moved += 1
-    return sorted(chosen, key=lambda i: int(hashes[i])), moved
+            left -= 1
+    return sorted(chosen, key=lambda i: int(hashes[i])), missing
 
 
 def cluster(vectors: Vectors, hashes: U64, seeds: Vectors, settings: Settings) -> Clustering:
@@ -147,10 +164,10 @@ def cluster(vectors: Vectors, hashes: U64, seeds: Vectors, settings: Settings) -
     centers, weights = seeds, [0.0] * len(seeds)
     for number in range(1, settings.rounds + 1):
         centers, weights = run_round(x, hashes, centers, weights, settings, number)
-    representatives, moved = represent(x, hashes, centers, settings)
+    representatives, missing = represent(x, hashes, centers, settings)
     found = [assign(row, x[representatives]) for row in x]
     return Clustering(
-        centers, representatives, np.array([c for c, _ in found]), np.array([d for _, d in found]), moved
+        centers, representatives, np.array([c for c, _ in found]), np.array([d for _, d in found]), missing
     )
 
 

@@ -28,11 +28,14 @@ def test_the_nearest_of_each_cluster_by_hand() -> None:
     )
     near = nearest_members(rows, 0)
     assert near["hash"].tolist() == [20, 30, 10, 50]  # ties by hash, in order of the clusters
-    chosen, spares, moved = choose(near, 2)
+    chosen, spares, moved = choose(near, near[:0], 2)
     # Representatives are numbered in the order of their hashes.
     assert chosen["hash"].tolist() == [10, 20] and chosen["cluster"].tolist() == [0, 1]
     assert dict(zip(spares["hash"].tolist(), spares["cluster"].tolist(), strict=True)) == {30: 1, 50: 0}
     assert moved == 0
+
+
+NONE = rows_of()
 
 
 def test_no_more_spares_than_wanted_nearest_first() -> None:
@@ -54,15 +57,33 @@ def test_clusters_without_rows_take_far_ones() -> None:
         row(-1, 0.5, 43, (2, 0)),
         row(-1, 0.6, 44, (3, 0)),  # no cluster is left for it
     )
-    chosen, spares, moved = choose(nearest_members(rows, 6), 4)
+    chosen, spares, moved = choose(nearest_members(rows, 6), rows[:0], 4)
     assert moved == 2
     assert chosen["hash"].tolist() == [40, 41, 43, 60] and chosen["cluster"].tolist() == [0, 1, 2, 3]
     assert len(spares) == 0  # the only one has become a representative
 
 
+def test_clusters_without_rows_in_the_range_look_among_all_rows() -> None:
+    rows = rows_of(row(0, 0.0, 40, (0, 0)), row(0, 1.0, 41, (1, 0)), row(-1, 0.1, 43, (7, 7)))
+    late = rows_of(
+        row(1, 0.5, 40, (0, 0)),  # a representative already
+        row(1, 0.6, 41, (1, 0)),  # the spare of another cluster
+        row(1, 0.7, 45, (2, 0)),
+        row(2, 0.1, 46, (1, 0)),  # on the point that cluster 1 has taken
+        row(2, 0.2, 50, (3, 0)),
+        row(3, 0.3, 51, (3, 0)),  # nothing is left for this one but a far row
+    )
+    chosen, spares, moved = choose(nearest_members(rows, 8), nearest_members(late, 0), 4)
+    assert moved == 1
+    assert chosen["hash"].tolist() == [40, 41, 43, 50] and chosen["cluster"].tolist() == [0, 1, 2, 3]
+    # What a late cluster does not need are its spares; what represents another is none.
+    pairs = set(zip(spares["hash"].tolist(), spares["cluster"].tolist(), strict=True))
+    assert pairs >= {(45, 1), (46, 3)} and not pairs & {(h, c) for h in (40, 41, 43, 50) for c in range(4)}
+
+
 def test_a_cluster_for_which_nothing_is_left_is_dropped() -> None:
     rows = rows_of(row(1, 0.0, 40, (0, 0)), row(-1, 0.1, 41, (0, 0)))
-    chosen, _, moved = choose(nearest_members(rows, 8), 3)
+    chosen, _, moved = choose(nearest_members(rows, 8), rows[:0], 3)
     assert chosen["hash"].tolist() == [40] and chosen["cluster"].tolist() == [0] and moved == 0
 
 
@@ -77,30 +98,37 @@ def near_rows(x: NDArray[np.float32], points: NDArray[np.float32], seed: int) ->
     return np.concatenate([rows, far])
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 12))
-def test_representatives_of_any_integers(seed: int, n: int, k: int) -> None:
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 12), st.booleans())
+def test_representatives_of_any_integers(seed: int, n: int, k: int, is_whole: bool) -> None:
     rng = np.random.default_rng(seed)
     x = rng.integers(0, 4, (n, 2)).astype(np.float32)  # many rows on one point
     points = rng.uniform(-1, 6, (k, 2)).astype(np.float32)
-    rows = near_rows(x, points, seed)
-    chosen, spares, moved = choose(nearest_members(rows, rounds.far_count(k)), k)
+    everything = near_rows(x, points, seed)
+    rows = everything if is_whole else everything[everything["position"] < (n + 1) // 2]
+    occupied = set(rows["cluster"][rows["cluster"] >= 0].tolist())
+    missing = np.setdiff1d(np.arange(k), sorted(occupied))
+    late = NONE
+    if not is_whole and len(missing):
+        late = near_rows(x, points[missing], seed)
+        late = late[late["cluster"] >= 0]
+        late["cluster"] = missing[late["cluster"]]
+    far = nearest_members(rows, rounds.far_count(k))
+    chosen, spares, moved = choose(far, nearest_members(late, 0), k)
+    far = far[far["cluster"] < 0]
     # No two on one point, numbered by hash, and each row's vector is its own.
-    assert len({v.tobytes() for v in chosen["vector"]}) == len(chosen) <= k
+    taken = {v.tobytes() for v in chosen["vector"]}
+    assert len(taken) == len(chosen) <= k
     assert chosen["cluster"].tolist() == list(range(len(chosen))) and np.all(np.diff(chosen["hash"].astype(object)) > 0)
     assert np.array_equal(chosen["vector"], x[chosen["position"]])
     assert not np.isin(spares["hash"], chosen["hash"]).any()
     assert np.isin(spares["cluster"], chosen["cluster"]).all()
-    # Clusters with rows keep the nearest of them; the others have as many far rows as there are points for.
-    occupied = set(rows["cluster"][rows["cluster"] >= 0].tolist())
-    assert len(chosen) == len(occupied) + moved
+    assert moved <= len(missing)
+    # Clusters with rows keep the nearest of them; the others have a row where there is one on a point of its own.
     for cluster in occupied:
         mine = rows[rows["cluster"] == cluster]
-        best = mine[np.lexsort((mine["hash"], mine["key"]))[0]]
-        assert best["hash"] in chosen["hash"]
+        assert mine[np.lexsort((mine["hash"], mine["key"]))[0]]["hash"] in chosen["hash"]
     if len(chosen) < k:
-        far = nearest_members(rows, rounds.far_count(k))["cluster"] < 0
-        left = {v.tobytes() for v in nearest_members(rows, rounds.far_count(k))["vector"][far]}
-        assert left <= {v.tobytes() for v in chosen["vector"]}
+        assert {v.tobytes() for v in far["vector"]} <= taken
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9))

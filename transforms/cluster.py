@@ -7,18 +7,16 @@ cross the network once a worker and the sums once a bundle; blocks never do.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from io import BytesIO
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import AsSingleton
 from numpy.typing import NDArray
 
 from tithe.transforms import vectors
 from tithe.transforms.centering import hash_width
-from tithe.transforms.files import write_atomically
+from tithe.transforms.centers import Reference, prepared, read_centers, write_centers
 from tithe.transforms.kernels import exact, hashing, nearest, rounds, seeding
 from tithe.transforms.kernels.bottom import bottom
 from tithe.transforms.parallel import ReadPlan, SplitDoFn
@@ -75,26 +73,6 @@ def hash_ranges(start: int, width: int) -> list[tuple[int, int]]:
     if end <= vectors.HASHES:
         return [(start, end)]
     return [(0, end - vectors.HASHES), (start, vectors.HASHES)]
-
-
-def write_centers(path: str, centers: rounds.Centers, **facts: Any) -> None:
-    """Writes a checkpoint: the centers, and a .json beside it with what the round measured."""
-    buffer = BytesIO()
-    np.savez(buffer, points=centers.points, weights=centers.weights)
-    write_atomically(path, buffer.getvalue())
-    vectors.write_json(path.replace(".npz", ".json"), facts)
-
-
-def read_centers(path: str) -> rounds.Centers:
-    """Returns the centers of a checkpoint."""
-    with FileSystems.open(path) as file, np.load(BytesIO(file.read())) as data:
-        return rounds.Centers(data["points"], data["weights"])
-
-
-@lru_cache(maxsize=2)
-def prepared(path: str) -> nearest.Points:
-    """Returns the centers of a checkpoint ready for search, read once in a process."""
-    return nearest.prepare(read_centers(path).points)
 
 
 class SeedStep(SplitDoFn):
@@ -203,14 +181,6 @@ def write_seeds(weights: NDArray[np.int64] | None, counts: list[int], task: Clus
     path = task.checkpoint(0)
     write_centers(path, rounds.Centers(points, np.zeros(len(points))), clusters=len(points))
     return path
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What one round hands to the next: where its centers are, and whether another round would change nothing."""
-
-    path: str
-    converged: bool = False
 
 
 class AssignBatch(SplitDoFn):

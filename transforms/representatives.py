@@ -10,6 +10,7 @@ from apache_beam.pvalue import AsSingleton
 from numpy.typing import NDArray
 
 from tithe.transforms import vectors
+from tithe.transforms.centers import Reference, prepared, read_centers, write_centers
 from tithe.transforms.kernels import exact, nearest, rounding, rounds
 from tithe.transforms.parallel import SplitDoFn
 from tithe.transforms.space import Reader
@@ -31,28 +32,44 @@ class Near:
 
 
 class FindNear(SplitDoFn):
-    """A split, and the last centers -> the rows of the range near each mean."""
+    """A split, and a reference to centers -> its rows in the ranges near each center.
 
-    def __init__(self, reader: Reader, ranges: list[tuple[int, int]], seed: int, count: int, threads: int) -> None:
+    Args of the constructor:
+        numbered: a reference's centers are some of the clusters only, those that found no row before: beside the checkpoint lie their numbers. Then nothing
+            is added to the cost.
+    """
+
+    def __init__(
+        self, reader: Reader, ranges: list[tuple[int, int]], seed: int, count: int, threads: int, numbered: bool = False
+    ) -> None:
         super().__init__(threads, CombineNear(count))
-        self._reader, self._ranges, self._seed = reader, ranges, seed
+        self._reader, self._ranges, self._seed, self._numbered = reader, ranges, seed, numbered
 
     def work(self, element: Any, *sides: Any) -> list[Near]:
-        from tithe.transforms.cluster import prepared
-
-        (number, split), points = element, prepared(sides[0].path)
-        k = len(points.exact)
+        number, split = element
+        reference: Reference = sides[0]
+        if self._numbered and reference.converged:
+            return []
+        points = prepared(reference.path)
+        clusters = vectors.read_array(_numbers_path(reference.path)) if self._numbered else np.arange(len(points.exact))
         out = []
         for _, rows, block in self._reader.range_blocks(split.key, self._ranges):
             index, squared = nearest.nearest(block, points)
             near = np.empty(len(rows), rounding.near_dtype(block.shape[1]))
-            near["cluster"], near["key"], near["vector"], near["split"] = index[:, 0], squared[:, 0], block, number
+            near["cluster"], near["key"] = clusters[index[:, 0]], squared[:, 0]
+            near["vector"], near["split"] = block, number
             for name in ("hash", "piece", "position", "label"):
                 near[name] = rows[name]
-            far = rounding.far_members(near, squared[:, 0], self._seed, k)
-            members = rounding.nearest_members(near, 0)
-            out.append(Near(np.concatenate([far, members]), exact.exact_sum(squared[:, 0]), len(rows)))
+            found = Near(rounding.nearest_members(near, 0), 0, 0)
+            if not self._numbered:
+                far = rounding.far_members(near, squared[:, 0], self._seed, len(clusters))
+                found = Near(np.concatenate([far, found.rows]), exact.exact_sum(squared[:, 0]), len(rows))
+            out.append(found)
         return out
+
+
+def _numbers_path(centers: str) -> str:
+    return centers.replace(".npz", "-numbers.npy")
 
 
 class CombineNear(beam.CombineFn):
@@ -78,13 +95,24 @@ class CombineNear(beam.CombineFn):
         return accumulator
 
 
-def write_representatives(near: Near | None, reference: Any, folder: str) -> str:
-    """Writes representatives, spares and what they measured; returns the folder."""
-    from tithe.transforms.cluster import prepared
-
-    k = len(prepared(reference.path).exact)
+def write_missing(near: Near | None, reference: Reference, folder: str, complete: bool) -> Reference:
+    """Writes the centers that found no row in the range; a converged reference where there is none, or where the range was all rows."""
     assert near is not None, "the last batch holds at least ten rows a cluster"
-    chosen, spares, moved = rounding.choose(near.rows, k)
+    centers = read_centers(reference.path)
+    missing = np.setdiff1d(np.arange(len(centers.points)), near.rows["cluster"])
+    path = f"{folder}/tmp/missing.npz"
+    if complete or not len(missing):
+        return Reference(path, converged=True)
+    write_centers(path, rounds.Centers(centers.points[missing], centers.weights[missing]))
+    vectors.write_array(_numbers_path(path), missing)
+    return Reference(path)
+
+
+def write_representatives(late: Near | None, near: Near, reference: Reference, folder: str) -> str:
+    """Writes representatives, spares and what they measured; returns the folder."""
+    k = len(prepared(reference.path).exact)
+    later = near.rows[:0] if late is None else late.rows
+    chosen, spares, moved = rounding.choose(near.rows, later, k)
     vectors.write_array(f"{folder}/representatives.npy", chosen)
     vectors.write_array(f"{folder}/spares.npy", spares)
     facts = {"clusters": len(chosen), "moved": moved, "cost_of_means": exact.to_float(near.cost), "rows": near.count}
@@ -93,7 +121,10 @@ def write_representatives(near: Near | None, reference: Any, folder: str) -> str
 
 
 class FindRepresentatives(beam.PTransform):
-    """(splits, reference to the last centers) -> the files representatives.npy, spares.npy and representatives.json."""
+    """(splits, reference to the last centers) -> the files representatives.npy, spares.npy and representatives.json.
+
+    A small cluster may have no row in the range; those few look for one among all rows, in a pass that compares rows with these centers alone.
+    """
 
     def __init__(
         self, reader: Reader, folder: str, ranges: list[tuple[int, int]], seed: int, count: int, threads: int
@@ -102,14 +133,23 @@ class FindRepresentatives(beam.PTransform):
         self._reader, self._folder, self._ranges = reader, folder, ranges
         self._seed, self._count, self._threads = seed, count, threads
 
+    def _find(self, ranges: list[tuple[int, int]], numbered: bool) -> FindNear:
+        return FindNear(self._reader, ranges, self._seed, self._count, self._threads, numbered)
+
     def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
         splits, reference = inputs
+        everything = [(0, vectors.HASHES)]
+        near = (
+            splits
+            | "Near" >> beam.ParDo(self._find(self._ranges, False), AsSingleton(reference))
+            | "Nearest" >> beam.CombineGlobally(CombineNear(self._count))
+        )
+        missing = near | "Missing" >> beam.Map(
+            write_missing, AsSingleton(reference), self._folder, self._ranges == everything
+        )
         return (
             splits
-            | "Near"
-            >> beam.ParDo(
-                FindNear(self._reader, self._ranges, self._seed, self._count, self._threads), AsSingleton(reference)
-            )
-            | "Nearest" >> beam.CombineGlobally(CombineNear(self._count))
-            | "Write" >> beam.Map(write_representatives, AsSingleton(reference), self._folder)
+            | "Late" >> beam.ParDo(self._find(everything, True), AsSingleton(missing))
+            | "LateNearest" >> beam.CombineGlobally(CombineNear(self._count))
+            | "Write" >> beam.Map(write_representatives, AsSingleton(near), AsSingleton(reference), self._folder)
         )

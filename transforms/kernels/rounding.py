@@ -31,45 +31,51 @@ def nearest_members(rows: NDArray[np.void], far: int) -> NDArray[np.void]:
     return rows[order[rank < np.where(clusters < 0, far, SPARES)]]
 
 
-def choose(rows: NDArray[np.void], k: int) -> tuple[NDArray[np.void], NDArray[np.void], int]:
+def choose(
+    rows: NDArray[np.void], late: NDArray[np.void], k: int
+) -> tuple[NDArray[np.void], NDArray[np.void], int]:
     """Chooses a representative for each cluster.
 
-    A cluster without a row in the range that was searched takes a far row of that range instead, as an empty center does in a round. No two
-    representatives lie on one point; a cluster for which nothing is left is dropped.
+    A cluster without a row of its own in the range takes the nearest row of the corpus that represents none; where there is none either, a far row
+    of the range, as an empty center does in a round. No two representatives lie on one point; a cluster for which nothing is left is dropped.
 
     Args:
         rows: what `nearest_members` gave for all rows of the range.
+        late: and for the clusters that had none there, from all rows.
         k: number of clusters.
 
     Returns:
         representatives, in the order of their id hash, which numbers them; the spares, `cluster` being that number; and how many clusters took far rows.
     """
     members, far = rows[rows["cluster"] >= 0], rows[rows["cluster"] < 0]
-    first = (
-        np.concatenate([[True], members["cluster"][1:] != members["cluster"][:-1]])
-        if len(members)
-        else np.empty(0, bool)
-    )
+    first = members["cluster"][:-1] != members["cluster"][1:]
+    first = np.concatenate([[True], first]) if len(members) else np.empty(0, bool)
     chosen, spares = members[first], members[~first]
     taken = {row.tobytes() for row in chosen["vector"]}
-    moved: list[np.void] = []
-    for row in far:
-        if len(chosen) + len(moved) == k:
-            break
-        if row["vector"].tobytes() not in taken:
-            taken.add(row["vector"].tobytes())
-            moved.append(row)
-    if moved:
-        far_rows = np.array(moved, rows.dtype)
-        far_rows["cluster"] = np.setdiff1d(np.arange(k), chosen["cluster"])[: len(far_rows)]
-        # A far row may be the spare of the cluster it lay in.
-        spares = spares[~np.isin(spares["hash"], far_rows["hash"])]
-        chosen = np.concatenate([chosen, far_rows])
-    order = np.lexsort((chosen["position"], chosen["hash"]))
-    chosen = chosen[order]
+
+    def take(candidates: NDArray[np.void], clusters: NDArray[np.integer]) -> NDArray[np.void]:
+        """The candidates that get a cluster: each cluster and each point once, in order."""
+        kept: list[int] = []
+        given: set[int] = set()
+        for i, (point, cluster) in enumerate(zip(candidates["vector"], clusters.tolist(), strict=True)):
+            if cluster not in given and point.tobytes() not in taken:
+                given.add(cluster)
+                taken.add(point.tobytes())
+                kept.append(i)
+        return candidates[kept]
+
+    found = take(late, late["cluster"])
+    chosen = np.concatenate([chosen, found])
+    free = np.setdiff1d(np.arange(k), chosen["cluster"])
+    moved = take(far, np.arange(len(far)))[: len(free)].copy()
+    moved["cluster"] = free[: len(moved)]
+    chosen = np.concatenate([chosen, moved])
+    # A row that came to a cluster late may be the spare of the one it lies in.
+    spares = np.concatenate([spares, late])
+    spares = spares[~np.isin(spares["hash"], chosen["hash"]) & np.isin(spares["cluster"], chosen["cluster"])].copy()
+    chosen = chosen[np.lexsort((chosen["position"], chosen["hash"]))].copy()
     number = np.full(k, -1)
     number[chosen["cluster"]] = np.arange(len(chosen))
-    spares, chosen = spares.copy(), chosen.copy()
     spares["cluster"], chosen["cluster"] = number[spares["cluster"]], np.arange(len(chosen))
     return chosen, spares, len(moved)
 

@@ -1,0 +1,41 @@
+"""Checkpoints of the centers, and the reference to one that travels through the graph."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from apache_beam.io.filesystems import FileSystems
+
+from tithe.transforms import vectors
+from tithe.transforms.files import write_atomically
+from tithe.transforms.kernels import nearest, rounds
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What one round hands to the next: where its centers are, and whether another round would change nothing."""
+
+    path: str
+    converged: bool = False
+
+
+def write_centers(path: str, centers: rounds.Centers, **facts: Any) -> None:
+    """Writes a checkpoint: the centers, and a .json beside it with what the round measured."""
+    buffer = BytesIO()
+    np.savez(buffer, points=centers.points, weights=centers.weights)
+    write_atomically(path, buffer.getvalue())
+    vectors.write_json(path.replace(".npz", ".json"), facts)
+
+
+def read_centers(path: str) -> rounds.Centers:
+    """Returns the centers of a checkpoint."""
+    with FileSystems.open(path) as file, np.load(BytesIO(file.read())) as data:
+        return rounds.Centers(data["points"], data["weights"])
+
+
+@lru_cache(maxsize=2)
+def prepared(path: str) -> nearest.Points:
+    """Returns the centers of a checkpoint ready for search, read once in a process."""
+    return nearest.prepare(read_centers(path).points)
