@@ -22,7 +22,9 @@ from tithe.transforms.pilot import DrawPilot
 from tithe.transforms.space import Reader
 
 MAX_FAILURES = 0.1
-"""Share of the anchors on which the model may fail, each replaced by another record; beyond it, it is the model that is broken."""
+"""Share of the anchors on which the model may fail, each replaced by another record; beyond it, it is the model that is
+broken.
+"""
 
 
 class WaitingForLosses(TitheError):
@@ -147,7 +149,8 @@ class Asking:
             if len(anchors) + len(failed) > bound:
                 reason = next(iter(failed.values()))
                 raise InputError(
-                    f"the model failed on {len(failed):,} of the first {len(losses) + len(failed):,} records ({reason}); "
+                    f"the model failed on {len(failed):,} of the first {len(losses) + len(failed):,} records "
+                    f"({reason}); "
                     f"see {folder}/failed.jsonl"
                 )
             wanted, path = f"{folder}/tmp/wanted.npy", f"{folder}/tmp/answers.npy"
@@ -193,6 +196,8 @@ class Asking:
         vectors.write_array(wanted, anchors)
         self.pipeline("loss-file", loss_file.WriteLossFile(wanted, self.plan, self.reading, path))
         raise WaitingForLosses(
-            f"waiting for losses: {path} holds {len(anchors):,} records with an empty column {loss_file.LOSS!r}; fill it with the loss of each "
-            "under your model (a finite number, at least 0; gradient norms serve too), keep the other columns, and run the same command again"
+            f"waiting for losses: {path} holds {len(anchors):,} records with an empty column "
+            f"{loss_file.LOSS!r}; fill it with the loss of each "
+            "under your model (a finite number, at least 0; gradient norms serve too), keep the other "
+            "columns, and run the same command again"
         )

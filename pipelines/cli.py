@@ -1,6 +1,7 @@
 """The command `tithe`.
 
-Exit codes: 0 done; 1 the run failed; 2 wrong use or configuration; 3 waiting for losses. Imports are made where they are needed: `tithe --help` must not wait for Beam.
+Exit codes: 0 done; 1 the run failed; 2 wrong use or configuration; 3 waiting for losses. Imports are made where they
+are needed: `tithe --help` must not wait for Beam.
 """
 
 import argparse
@@ -136,11 +137,13 @@ def _summary(manifest: dict[str, Any], output: str) -> None:
         gain += f"  guarantee      {manifest['guarantee']}\n"
     print(
         f"\n{sample['records']:,} of {records:,} records in {output}/sample/ (method {sample['method']})\n"
-        f"  tithe_weight   how many records of the corpus a row stands for; they sum to {sample['sum_of_weights']:,.0f}{spread}, for {records:,}\n"
+        "  tithe_weight   how many records of the corpus a row stands for; they sum to "
+        f"{sample['sum_of_weights']:,.0f}{spread}, for {records:,}\n"
         f"  use it as the weight of the row's loss in training, and of its value in any mean\n"
         f"  model calls    {manifest['losses']['model_calls']:,}\n"
         f"{gain}  manifest       {output}/manifest.json says how the sample was made\n"
-        f"next: another draw takes a moment: --set sample.size=... or --set sample.seed=...; another clustering: --set cluster.count=..."
+        "next: another draw takes a moment: --set sample.size=... or --set sample.seed=...; another "
+        "clustering: --set cluster.count=..."
     )
 
 

@@ -145,7 +145,8 @@ class Cluster(Section):
 
     count: Count | Literal["auto"] = Field(
         default=200,
-        description="Number of clusters, and of losses asked for; more fit better and cost more. auto: by loss.max_calls.",
+        description="Number of clusters, and of losses asked for; more fit better and cost more. auto: by "
+        "loss.max_calls.",
     )
     rounds: Count = Field(default=8, description="Rounds of mini-batch k-means; after some ten little changes.")
     batch: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -223,7 +224,8 @@ class Score(Section):
     )
     lipschitz: NotNegative | Literal["balanced"] | None = Field(
         default=None,
-        description="Weight of the distance: a number, `balanced` (equal totals, for plain), null: chosen by the pilot.",
+        description="Weight of the distance: a number, `balanced` (equal totals, for plain), null: chosen by the "
+        "pilot.",
     )
     power: Literal[1, 2] = Field(
         default=2, description="Power of the distance in a plain proxy: 2, or 1, the safe reading of a smooth loss."

@@ -78,19 +78,22 @@ class Drawing:
         if size >= self.records:
             if size > self.records:
                 warnings.append(
-                    f"a sample of {size:,} is more than the {self.records:,} records there are: every one is taken, with weight 1"
+                    f"a sample of {size:,} is more than the {self.records:,} records there are: every one is taken, "
+                    "with weight 1"
                 )
             sampler = Everything(self.records)
             self.pipeline("draw", DrawSample(self.plan, proxies, sampler, drawn, self.threads))
         elif total == 0:
             raise InputError(
-                "the total of the proxy is 0: every loss asked for is 0, and no distance counts; set score.lipschitz to "
+                "the total of the proxy is 0: every loss asked for is 0, and no distance counts; set "
+                "score.lipschitz to "
                 "a number above 0, or use loss.kind: none"
             )
         else:
             if positive < size and method != "multinomial":
                 warnings.append(
-                    f"only {positive:,} records have a positive proxy, and the sample is to be {size:,}: these are taken, with weight 1"
+                    f"only {positive:,} records have a positive proxy, and the sample is to be {size:,}: these are "
+                    "taken, with weight 1"
                 )
             largest = vectors.read_array(f"{folder}/totals.npy")
             self._draw(folder, proxies, (total, largest, positive, size), drawn)
@@ -121,21 +124,19 @@ class Drawing:
             return proxies, None
         pilot_rows = vectors.read_array(f"{self.scores}/pilot.npy")
         totals = self._terms(folder, proxies)
-        given = score.lipschitz
-        smoothed = self._is_smoothed()
-        has_pilot = len(pilot_rows) > 0
-        if given is None and not (smoothed and has_pilot):
-            given = "balanced"
-        if given == "balanced":
-            given = balanced_lipschitz(totals.suggested, totals.distances)
-        floor = score.floor if smoothed and has_pilot else (score.floor or 0.0)
-        if not has_pilot:
-            assert not isinstance(given, str) and given is not None
-            point = choice.Point(given, floor or 0.0)
+        lipschitz, floor = score.lipschitz, score.floor
+        if not (self._is_smoothed() and len(pilot_rows)):
+            # Nothing is chosen: what is not given has the paper's value.
+            lipschitz = "balanced" if lipschitz is None else lipschitz
+            floor = floor or 0.0
+        if lipschitz == "balanced":
+            lipschitz = balanced_lipschitz(totals.suggested, totals.distances)
+        assert not isinstance(lipschitz, str)
+        if not len(pilot_rows):
+            point = choice.Point(lipschitz or 0.0, floor or 0.0)
             return dataclasses.replace(proxies, rule=self._rule(rule, point, totals)), None
         pilot = self._pilot(pilot_rows, rule)
-        assert not isinstance(given, str)
-        found = choice.choose(pilot, totals, given, floor, self.config.cluster.seed)
+        found = choice.choose(pilot, totals, lipschitz, floor, self.config.cluster.seed)
         made = dataclasses.replace(proxies, rule=self._rule(rule, found.point, totals))
         return made, Chosen(found, pilot, totals, self._hoelder(pilot_rows, found.point))
 
@@ -148,7 +149,9 @@ class Drawing:
         return dataclasses.replace(rule, lipschitz=point.lipschitz, floor=point.floor, uniform=mean or 1.0)
 
     def _terms(self, folder: str, proxies: Proxies) -> Totals:
-        """The totals of suggested losses and distances: from the clusters where one anchor counts, from a pass over scores/ else."""
+        """The totals of suggested losses and distances: from the clusters where one anchor counts, from a pass over
+        scores/ else.
+        """
         if proxies.rule.neighbors == 1 and proxies.rule.power == 2:
             counts = vectors.read_array(f"{self.scores}/clusters.npy")["count"]
             suggested = exact.to_float(exact.exact_sum(counts * vectors.read_array(proxies.losses)))
@@ -163,7 +166,9 @@ class Drawing:
         return choice.Pilot(losses[rows["number"]], suggested, distances, rows["hash"])
 
     def _hoelder(self, rows: Any, point: choice.Point) -> dict[str, Any]:
-        """The share of the pilot above its proxy, for both powers of the distance; the constant in use, or one fitted for the other power."""
+        """The share of the pilot above its proxy, for both powers of the distance; the constant in use, or one fitted
+        for the other power.
+        """
         out = {}
         for power in (1, 2):
             pilot = self._pilot(rows, ProxyRule(self.neighbors, power, 0.0))
@@ -207,7 +212,8 @@ class Drawing:
         assert chosen is not None and sample.standard_error is not None
         if not chosen.loss_total > 0 or not math.isfinite(chosen.choice.variance):
             raise InputError(
-                "sample.standard_error: the pilot's losses cannot tell a size (all of them 0, or of infinite variance); give sample.size"
+                "sample.standard_error: the pilot's losses cannot tell a size (all of them 0, or of infinite "
+                "variance); give sample.size"
             )
         return promise.size_for_standard_error(chosen.choice.variance, chosen.loss_total, sample.standard_error)
 

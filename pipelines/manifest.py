@@ -1,4 +1,6 @@
-"""The manifest: what a sample is and how it was made, written last; and the parts that it replaces, removed after that."""
+"""The manifest: what a sample is and how it was made, written last; and the parts that it replaces, removed
+after that.
+"""
 
 import platform
 import sys

@@ -40,5 +40,6 @@ def check_room(folder: str, files: list[InputFile], format: str, embedder: Embed
     free, needed = shutil.disk_usage(folder).free, estimated_bytes(files, format, embedder, dimension)
     if needed > free:
         raise InputError(
-            f"the vectors need about {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB free; set output.work to a larger disk"
+            f"the vectors need about {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB free; set "
+            "output.work to a larger disk"
         )

@@ -38,13 +38,16 @@ MIN_BATCH = 10_000
 """Records that a round reads at least, and ten a cluster where that is more: fewer would leave centers without rows."""
 
 SEED_ROWS = 100
-"""Records for each cluster that seeding reads at most; a tenth of the corpus is enough, twenty for each cluster the least."""
+"""Records for each cluster that seeding reads at most; a tenth of the corpus is enough, twenty for each cluster the
+least.
+"""
 
 NEIGHBORS = 5
 """Anchors that a smoothed proxy looks at; three to ten are much alike."""
 
 PROCESS_BYTES = 32 << 20
-"""Input from which on worker processes pay for an embedder that holds Python's lock; starting them takes some seconds."""
+"""Input from which on worker processes pay for an embedder that holds Python's lock; starting them takes some seconds.
+"""
 
 
 @dataclass
@@ -111,7 +114,8 @@ class Selection:
         clusters = self._stage("cluster", clustering, self._cluster)
         if clusters.facts["clusters"] < clusters.facts["wanted"]:
             self._warn(
-                f"{clusters.facts['clusters']:,} clusters and not {clusters.facts['wanted']:,}: there are too few distinct vectors"
+                f"{clusters.facts['clusters']:,} clusters and not {clusters.facts['wanted']:,}: there are too few "
+                "distinct vectors"
             )
         losses = self._stage("losses", asking, self._asking(clusters.folder).make)
         self._publish_failures(losses)
@@ -154,7 +158,8 @@ class Selection:
         elsewhere = self.run.runner not in ("FnApiRunner", "PrismRunner", "PortableRunner")
         if elsewhere and not is_remote(self.space.work):
             raise UsageError(
-                f"output.work: the workers of {self.run.runner} cannot see {self.space.work}; set output.path or output.work to a place they see (gs://, s3://, hdfs://)"
+                f"output.work: the workers of {self.run.runner} cannot see {self.space.work}; set output.path or "
+                "output.work to a place they see (gs://, s3://, hdfs://)"
             )
 
     # -- plan and embed ----------------------------------------------------------------------------------------------
@@ -214,7 +219,8 @@ class Selection:
             )
         if bad > config.max_bad_fraction * (bad + totals["rows"]):
             raise InputError(
-                f"{bad:,} of {bad + totals['rows']:,} records are bad, more than input.max_bad_fraction {config.max_bad_fraction} allows ({told}){where}"
+                f"{bad:,} of {bad + totals['rows']:,} records are bad, more than input.max_bad_fraction "
+                f"{config.max_bad_fraction} allows ({told}){where}"
             )
         if bad:
             self._warn(f"{bad:,} bad records left out ({told}){where}")
@@ -285,7 +291,8 @@ class Selection:
                 write_atomically(f"{self.space.output}/dead_letter/losses.jsonl", file.read())
             remove(f"{self.space.output}/dead_letter/tmp")
             self._warn(
-                f"the model failed on {losses.facts['failed']:,} records, others took their place; see dead_letter/losses.jsonl"
+                f"the model failed on {losses.facts['failed']:,} records, others took their place; see "
+                "dead_letter/losses.jsonl"
             )
 
     def _neighbors(self, anchors: int) -> int:

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
 import stat
 import time
@@ -97,7 +96,8 @@ class Workspace:
     def held(self, *, create: bool = True) -> Iterator[None]:
         """Holds the folders for one run; what is not tithe's is refused.
 
-        A dead process does not keep the lock. On an object store there is none: two runs that write there at once are the user's to avoid.
+        A dead process does not keep the lock. On an object store there is none: two runs that write there at once are
+        the user's to avoid.
 
         Raises:
             UsageError: a folder holds something else, or another run holds it.

@@ -198,7 +198,9 @@ def draw_pareto(proxy: Floats, hashes: U64, seed: int, size: int) -> dict[int, D
     """The `size` smallest of u (1 - pi) / ((1 - u) pi)."""
     pi = inclusion(proxy, size)
     uniforms = hashing.uniform(hashing.role_hash(hashes, seed, "draw")).tolist()
-    keys = [(u * (1 - p) / ((1 - u) * p), int(h), i) for i, (u, p, h) in enumerate(zip(uniforms, pi, hashes, strict=True))]
+    keys = [
+        (u * (1 - p) / ((1 - u) * p), int(h), i) for i, (u, p, h) in enumerate(zip(uniforms, pi, hashes, strict=True))
+    ]
     return {i: Draw(1, pi[i]) for _, _, i in sorted(keys)[:size]}
 
 

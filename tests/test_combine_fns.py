@@ -153,9 +153,7 @@ CASES = {
     "CombineTotals": Case(embed_totals, read=read_embed_totals),
     "GatherAnswers": Case(answers),
     "CombineNear": Case(near_rows, (3,)),
-    "CombineClusters": Case(
-        lambda: [ClusterTotals(rng(i).integers(0, 9, 4), [7**i, 0, i, 2**1074]) for i in range(N)]
-    ),
+    "CombineClusters": Case(lambda: [ClusterTotals(rng(i).integers(0, 9, 4), [7**i, 0, i, 2**1074]) for i in range(N)]),
     "Gather": Case(stored_rows, read=read_stored, folds=False),
 }
 """By the name of the CombineFn."""

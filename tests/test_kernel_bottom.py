@@ -29,7 +29,9 @@ def test_the_first_of_all_in_order(pairs: list[tuple[float, int]], size: int) ->
 
 
 @given(KEYS, st.integers(0, 10), st.integers(1, 6), st.randoms())
-def test_any_partition_merges_to_the_same(pairs: list[tuple[float, int]], size: int, parts: int, random: object) -> None:
+def test_any_partition_merges_to_the_same(
+    pairs: list[tuple[float, int]], size: int, parts: int, random: object
+) -> None:
     rows = rows_of(pairs)
     order = list(range(len(rows)))
     random.shuffle(order)  # type: ignore[attr-defined]

@@ -38,7 +38,12 @@ SIZE, SEED = 200, 17
 PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
 ALL_ROWS = oracle.Settings(count=20, rounds=8, batch=1.0, seed=1)
 # Few enough rows for some clusters to find none in the last batch, and some centers none in any.
-MINI_BATCHES = oracle.Settings(count=60, rounds=4, batch=0.1, seed=3)
+MINI_BATCHES = oracle.Settings(count=60, rounds=3, batch=0.1, seed=3)
+RUNS = [
+    pytest.param((MINI_BATCHES, ()), id="mini-batches"),
+    pytest.param((ALL_ROWS, ()), id="all rows", marks=pytest.mark.slow),
+    pytest.param((MINI_BATCHES, PROCESSES), id="mini-batches in processes", marks=pytest.mark.slow),
+]
 
 
 @dataclass(frozen=True)
@@ -91,14 +96,7 @@ def digits() -> Digits:
     return Digits([f"digit-{i:04d}" for i in range(len(losses))], data.data.astype(np.float32), losses)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param((ALL_ROWS, ()), id="all rows"),
-        pytest.param((MINI_BATCHES, ()), id="mini-batches"),
-        pytest.param((MINI_BATCHES, PROCESSES), id="mini-batches in processes", marks=pytest.mark.slow),
-    ],
-)
+@pytest.fixture(scope="module", params=RUNS)
 def run(request: pytest.FixtureRequest, digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     settings, options = request.param
     folder = tmp_path_factory.mktemp("digits")
@@ -171,9 +169,10 @@ def test_the_draws_are_those_of_the_oracle(run: Run, digits: Digits, method: str
     rows = [int(name.removeprefix("digit-")) for name in table.column("id").to_pylist()]
     assert rows == sorted(expected)  # the files follow each other in the order of the corpus
     drawn = [expected[row] for row in rows]
-    columns = {name: table.column(f"tithe_{name}").to_numpy() for name in (
-        "multiplicity", "probability", "weight", "cluster", "distance", "proxy"
-    )}
+    columns = {
+        name: table.column(f"tithe_{name}").to_numpy()
+        for name in ("multiplicity", "probability", "weight", "cluster", "distance", "proxy")
+    }
     assert columns["multiplicity"].tolist() == [d.multiplicity for d in drawn] and columns["multiplicity"].sum() == SIZE
     np.testing.assert_allclose(columns["probability"], [d.expected for d in drawn], rtol=1e-6)
     np.testing.assert_allclose(columns["weight"], [d.multiplicity / d.expected for d in drawn], rtol=1e-6)
@@ -203,9 +202,8 @@ def draws_over_seeds(run: Run, method: str, seeds: int) -> Iterator[NDArray[np.v
 
 
 @pytest.mark.parametrize("method", ["pareto", "multinomial"])
+@pytest.mark.parametrize("run", RUNS[:1], indirect=True)
 def test_the_estimated_total_loss_over_400_seeds(run: Run, digits: Digits, method: str) -> None:
-    if run.settings is not ALL_ROWS:
-        return
     loss_of = dict(zip(oracle.id_hashes(digits.ids).tolist(), digits.losses.tolist(), strict=True))
     proxy_total = float(run.manifests[method]["proxy"]["total"])
     totals, errors = [], []

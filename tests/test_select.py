@@ -1,4 +1,6 @@
-"""`tithe select` from files of every kind to a sample: formats, labels, losses, and the same bytes from every way to run it."""
+"""`tithe select` from files of every kind to a sample: formats, labels, losses, and the same bytes from every
+way to run it.
+"""
 
 from __future__ import annotations
 
@@ -315,7 +317,9 @@ def too_few(records):
 
 
 def test_every_source_of_losses_gives_the_same_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A column, a function, a handler object and a handler class; each model is given exactly the representatives, once."""
+    """A column, a function, a handler object and a handler class; each model is given exactly the
+    representatives, once.
+    """
     write_parquet(tmp_path / "corpus", table(N))
     (tmp_path / "losses.py").write_text(LOSSES)
     monkeypatch.setenv("TITHE_TEST_CALLS", f"{tmp_path}/calls")
@@ -394,7 +398,8 @@ def test_a_redone_stage_takes_those_that_follow_from_it_along(tmp_path: Path) ->
     """The losses come from outside: what they were cannot be seen from the configuration."""
     write_parquet(tmp_path / "corpus", table(N))
     (tmp_path / "losses.py").write_text(
-        f"import pathlib\n\ndef loss(records):\n    level = float(pathlib.Path({str(tmp_path)!r}, 'level').read_text())\n"
+        f"import pathlib\n\ndef loss(records):\n    level = float(pathlib.Path({str(tmp_path)!r}, "
+        "'level').read_text())\n"
         "    return [record['loss'] ** level for record in records]\n"
     )
     loss = {"kind": "model", "function": "losses:loss", "code": f"{tmp_path}/losses.py"}

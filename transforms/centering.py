@@ -1,4 +1,6 @@
-"""The last step of the embed stage: the origin, the spread of the embeddings, and from them the space of the clustering."""
+"""The last step of the embed stage: the origin, the spread of the embeddings, and from them the space of the
+clustering.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -32,8 +34,9 @@ def make_space(
 ) -> Space:
     """Returns the space that a sample of the corpus sets.
 
-    The origin is the median of each component: any fixed vector is right, and one row of 1e12 moves a mean so far that float32 has no bits left for
-    the others. A label of weight 1 has the spread of the embeddings: the root mean square distance from their mean.
+    The origin is the median of each component: any fixed vector is right, and one row of 1e12 moves a mean so far that
+        float32 has no bits left for the others. A label of weight 1 has the spread of the embeddings: the root mean
+        square distance from their mean.
 
     Args:
         rows: of the sample, (m,), m >= 1, in any order.
@@ -73,7 +76,9 @@ def make_space(
 
 
 def _spread(values: NDArray[np.float64]) -> float:
-    """The root mean square distance from the mean; the farthest hundredth is left out, so that no single row sets it."""
+    """The root mean square distance from the mean; the farthest hundredth is left out, so that no single row
+    sets it.
+    """
     squared = np.sort(((values - np.median(values, axis=0)) ** 2).sum(1))
     return float(np.sqrt(squared[: max(1, int(0.99 * len(squared)))].mean()))
 

@@ -1,7 +1,7 @@
 """The cluster stage: seeding, rounds of mini-batch k-means, and the representatives, as one unrolled graph.
 
-Each step reads its share of vectors/, combines, and writes a checkpoint; what travels on to the next step is the checkpoint's path. So the centers
-cross the network once a worker and the sums once a bundle; blocks never do.
+Each step reads its share of vectors/, combines, and writes a checkpoint; what travels on to the next step is the
+checkpoint's path. So the centers cross the network once a worker and the sums once a bundle; blocks never do.
 """
 
 from collections.abc import Iterable
@@ -206,7 +206,8 @@ class AssignBatch(SplitDoFn):
 class CombineSums(beam.CombineFn):
     """Sparse sums of blocks -> dense sums of the batch; None where no row was read.
 
-    One accumulator for all clusters, not a key each: Beam's table before the shuffle evicts by number of keys, not by bytes.
+    One accumulator for all clusters, not a key each: Beam's table before the shuffle evicts by number of keys, not by
+        bytes.
     """
 
     def __init__(self, count: int) -> None:

@@ -1,4 +1,6 @@
-"""The sample stage: exact totals of the proxy, then the draw, a bottom-s reservoir over keys that depend on the record alone."""
+"""The sample stage: exact totals of the proxy, then the draw, a bottom-s reservoir over keys that depend on the record
+alone.
+"""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -35,8 +37,8 @@ CHOSEN = np.dtype(
         ("order", "<i8"),
     ]
 )
-"""A drawn record: where it is, its expected multiplicity (its inclusion probability where no record is drawn twice), and its rank in the pass of the
-systematic draw (-1: certain, or another draw)."""
+"""A drawn record: where it is, its expected multiplicity (its inclusion probability where no record is drawn twice),
+and its rank in the pass of the systematic draw (-1: certain, or another draw)."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,9 @@ class Pareto:
     def draw(
         self, proxy: NDArray[np.float64], hashes: NDArray[np.uint64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-        """Returns rows, their keys and expected multiplicities; only rows that can be among the `size` smallest of the corpus."""
+        """Returns rows, their keys and expected multiplicities; only rows that can be among the `size` smallest of the
+        corpus.
+        """
         inclusion = self.threshold.inclusion_probability(proxy)
         rows = np.flatnonzero(inclusion > 0)
         keys = draws.pareto_keys(inclusion[rows], hashes[rows], self.seed)
@@ -317,7 +321,8 @@ def drawn_of(rows: NDArray[np.void], method: str, proxy_total: float) -> estimat
 
 
 def sample_facts(rows: NDArray[np.void], method: str) -> dict[str, Any]:
-    """Returns what the manifest says of the drawn records: how many, the digest, and the sum of their weights with its standard error.
+    """Returns what the manifest says of the drawn records: how many, the digest, and the sum of their weights with its
+    standard error.
 
     Args:
         rows: what `gather_draws` gave.

@@ -60,9 +60,9 @@ def check_vectors(vectors: NDArray[np.floating], bad: dict[int, str], dimension:
     # The largest and the least of each row tell what is wrong with it; NaN wins over both.
     with np.errstate(invalid="ignore"):
         extent = np.maximum(vectors.max(1, initial=0), -vectors.min(1, initial=0)).astype(np.float64)
-    for row in np.flatnonzero(~(extent <= MAX_COMPONENT)):
+    for row in np.flatnonzero(~(extent <= MAX_COMPONENT)).tolist():
         finite = bool(np.isfinite(vectors[row]).all())
-        bad.setdefault(int(row), "vector out of range" if finite else "NaN or infinity in vector")
+        bad.setdefault(row, "vector out of range" if finite else "NaN or infinity in vector")
     with np.errstate(over="ignore"):
         out = vectors.astype(np.float32, copy=False)
     if bad:
@@ -96,7 +96,9 @@ class ColumnEmbedder:
 
 @dataclass(frozen=True)
 class HashingEmbedder:
-    """Words and word pairs hashed to a signed, L2-normalised vector (scikit-learn's HashingVectorizer): no model, no download."""
+    """Words and word pairs hashed to a signed, L2-normalised vector (scikit-learn's HashingVectorizer): no model, no
+    download.
+    """
 
     names: tuple[str, ...]
     dimension: int
@@ -110,7 +112,8 @@ class HashingEmbedder:
         return self.embed_texts(texts), bad
 
     def embed_texts(self, texts: list[str]) -> Vectors:
-        return _vectorizer(self.dimension).transform(texts).toarray()
+        vectors: Vectors = _vectorizer(self.dimension).transform(texts).toarray()
+        return vectors
 
 
 @lru_cache(maxsize=2)
@@ -334,7 +337,8 @@ def _from_arrow(
     if pa.types.is_fixed_size_binary(kind):
         if kind.byte_width % dtype.itemsize:
             raise InputError(
-                f"column {name!r} holds {kind.byte_width} bytes a row, which is no whole number of {dtype}; set embed.dtype"
+                f"column {name!r} holds {kind.byte_width} bytes a row, which is no whole number of {dtype}; set "
+                "embed.dtype"
             )
         data = np.frombuffer(column.buffers()[1], np.uint8)
         data = data[column.offset * kind.byte_width : (column.offset + len(column)) * kind.byte_width]

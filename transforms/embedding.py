@@ -116,7 +116,8 @@ def embed_split(task: EmbedTask, split: Split) -> dict[str, Any]:
     """Embeds a split unless its parts stand already, and returns what `done.json` says of it.
 
     Raises:
-        InputError: an unreadable file (unless it is to be skipped), a column that is missing or of the wrong type, duplicate ids.
+        InputError: an unreadable file (unless it is to be skipped), a column that is missing or of the wrong type,
+            duplicate ids.
     """
     folder = f"{task.folder}/{split.key}"
     if FileSystems.exists(vectors.done_path(folder)):
@@ -221,7 +222,11 @@ def duplicate_message(task: EmbedTask, places: list[tuple[Split, str]], id_hash:
             rows = vectors.read_array(path)
             for row in rows[rows["hash"] == np.uint64(id_hash)]:
                 found.append(f"{split.pieces[row['piece']].name} at {row['position']}")
-    return f"input.id: {task.id_field!r} is not unique: the same id stands in {' and '.join(sorted(found)[:3])}; name a field that is, or leave input.id out"
+    told = " and ".join(sorted(found)[:3])
+    return (
+        f"input.id: {task.id_field!r} is not unique: the same id stands in {told}; "
+        "name a field that is, or leave input.id out"
+    )
 
 
 def list_rows(folder: str) -> list[str]:
@@ -237,9 +242,11 @@ def file_letters(bad_files: list[list[str]]) -> bytes:
 
 
 def first_dimension(task: EmbedTask, splits: Iterable[Split]) -> int | None:
-    """Returns the dimension of the first good vector of the corpus, reading no more than is needed; None where there is none.
+    """Returns the dimension of the first good vector of the corpus, reading no more than is needed; None where there is
+    none.
 
-    It settles what "another dimension" means, and finds a missing field or a model that cannot be loaded before the work begins.
+    It settles what "another dimension" means, and finds a missing field or a model that cannot be loaded before the
+    work begins.
     """
     for split in splits:
         try:

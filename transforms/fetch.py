@@ -33,10 +33,11 @@ def read_chosen(
     """The records at the given positions (int64 (n,), ascending, without repeats) of one file, in that order.
 
     Parquet, CSV and text: a pa.Table of n rows with every column of the file (CSV: strings; text: the column `text`).
-    jsonl: n lines as they stand in the file, without line end. `columns` are those wanted of a Parquet file, None for all.
+        jsonl: n lines as they stand in the file, without line end. `columns` are those wanted of a Parquet file, None
+        for all.
 
-    Raises InputError for a column that the file lacks and where there is no record at a position (the file has changed), BadFileError where the file cannot
-    be read.
+    Raises InputError for a column that the file lacks and where there is no record at a position (the file has
+    changed), BadFileError where the file cannot be read.
     """
     piece = Piece(path, name, *WHOLE)
     with reading(piece):

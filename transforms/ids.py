@@ -17,7 +17,8 @@ NOT_AN_ID = "id is neither text nor an integer"
 def id_hashes(column: pa.Array | list[object]) -> tuple[U64, dict[int, str]]:
     """Returns the id hash of each value, uint64, (n,), and the rows that have none with the reason.
 
-    Text is known by its UTF-8 bytes, an integer by its value whatever its width; so an id is the same in Parquet and in JSON lines.
+    Text is known by its UTF-8 bytes, an integer by its value whatever its width; so an id is the same in Parquet and in
+    JSON lines.
     """
     if isinstance(column, list):
         return _hash_values(column)

@@ -21,7 +21,8 @@ def leave_one_out(anchors: NDArray[np.void], points: nearest.Points, q: int) -> 
     """
     numbers = np.flatnonzero(anchors["pilot"])
     index, squared = nearest.nearest(np.ascontiguousarray(anchors["vector"][numbers]), points, q + 1)
-    # A record is among its own nearest, unless q + 1 others lie on the same point: then it is none of those and the last is left out.
+    # A record is among its own nearest, unless q + 1 others lie on the same point: then it is none of those and the
+    # last is left out.
     own = index == numbers[:, None]
     own[~own.any(1), -1] = True
     out = np.empty(len(numbers), [("number", "<i8"), ("hash", "<u8"), *score_dtype(q).descr])

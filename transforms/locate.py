@@ -52,7 +52,9 @@ def locate(plan: str, wanted: NDArray[np.void]) -> Iterator[Located]:
 
 
 def grouped(located: Iterator[Located], size: int) -> Iterator[list[Located]]:
-    """Yields groups of consecutive rows with `size` rows each (the last with fewer), files cut where a group is full."""
+    """Yields groups of consecutive rows with `size` rows each (the last with fewer), files cut where a group is
+    full.
+    """
     group: list[Located] = []
     held = 0
     for some in located:

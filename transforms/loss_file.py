@@ -117,7 +117,8 @@ def losses_of(columns: dict[str, list[Any]], anchors: NDArray[np.void], path: st
     """Returns the losses of the anchors, float64, (k,).
 
     Raises:
-        InputError: rows that are missing, extra or repeated, and losses that are missing, negative, NaN or no number; it names them.
+        InputError: rows that are missing, extra or repeated, and losses that are missing, negative, NaN or no number;
+            it names them.
     """
     wanted, given = anchor_ids(anchors), [str(i) for i in columns[ID]]
     missing, extra = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
@@ -125,7 +126,8 @@ def losses_of(columns: dict[str, list[Any]], anchors: NDArray[np.void], path: st
     for what, some in (("lacks", missing), ("has rows that were not asked for:", extra), ("repeats", repeated)):
         if some:
             raise InputError(
-                f"loss.path: {path} {what} {len(some):,} rows ({ID} {', '.join(some[:3])}); keep the rows that tithe wrote, "
+                f"loss.path: {path} {what} {len(some):,} rows ({ID} {', '.join(some[:3])}); keep the rows that "
+                "tithe wrote, "
                 "or remove the file and run again for those that are wanted now"
             )
     by_id = dict(zip(given, columns[LOSS], strict=True))

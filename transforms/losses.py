@@ -149,7 +149,8 @@ class ModelLosses:
         answer = list(np.atleast_1d(np.asarray(call(records), dtype=object)).tolist())
         if len(answer) != len(records):
             raise InputError(
-                f"{self.function.key}: {self.function.reference!r} gave {len(answer)} losses for {len(records)} records "
+                f"{self.function.key}: {self.function.reference!r} gave {len(answer)} losses for {len(records)} "
+                "records "
                 f"(the first: {first}); it must give one for each, in their order"
             )
         return answer

@@ -40,14 +40,16 @@ def read_plan(path: str) -> Iterator[tuple[int, Split]]:
 
 
 class ThreadedDoFn(beam.DoFn):
-    """Calls `work` on each element, up to `threads` at a time, one BLAS thread each; outputs keep the order of the inputs.
+    """Calls `work` on each element, up to `threads` at a time, one BLAS thread each; outputs keep the order of the
+    inputs.
 
-    numpy lets go of Python's lock in the products, so threads over splits use the cores of a process with no copy of anything. At most
-    `threads` elements and their results are held.
+    numpy lets go of Python's lock in the products, so threads over splits use the cores of a process with no copy of
+    anything. At most `threads` elements and their results are held.
     """
 
     def __init__(self, threads: int, fold: beam.CombineFn | None = None) -> None:
-        """Takes the number of threads, and a CombineFn whose accumulators are also its inputs: with it the outputs of a bundle are one sum.
+        """Takes the number of threads, and a CombineFn whose accumulators are also its inputs: with it the outputs of a
+        bundle are one sum.
 
         Beam's own combining before a shuffle would do the same, but in the one thread that feeds the pool.
         """
@@ -55,7 +57,8 @@ class ThreadedDoFn(beam.DoFn):
         self._fold = fold
 
     def setup(self) -> None:
-        # For good: another DoFn of this process may be at work when this one ends, and its last bits must not change under it.
+        # For good: another DoFn of this process may be at work when this one ends, and its last bits must not change
+        # under it.
         threadpool_limits(1)
         self._pool = ThreadPoolExecutor(self._threads)
         self._lock = threading.Lock()

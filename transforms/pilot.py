@@ -1,4 +1,6 @@
-"""The pilot: records drawn uniformly whose losses are asked too, so that the proxy can be checked where distances are not 0."""
+"""The pilot: records drawn uniformly whose losses are asked too, so that the proxy can be checked where distances are
+not 0.
+"""
 
 from typing import Any
 

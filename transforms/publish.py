@@ -99,7 +99,8 @@ class FetchPart(ThreadedDoFn):
             if len(wrong):
                 place = f"{some.piece.name} at {some.positions[wrong[0]]}"
                 raise InputError(
-                    f"the record {place} is not the one that was embedded: the file was changed during the run; run again"
+                    f"the record {place} is not the one that was embedded: the file was changed during the run; run "
+                    "again"
                 )
             at += len(found)
 

@@ -35,8 +35,8 @@ class FindNear(SplitDoFn):
     """A split, and a reference to centers -> its rows in the ranges near each center.
 
     Args of the constructor:
-        numbered: a reference's centers are some of the clusters only, those that found no row before: beside the checkpoint lie their numbers. Then nothing
-            is added to the cost.
+        numbered: a reference's centers are some of the clusters only, those that found no row before: beside the
+            checkpoint lie their numbers. Then nothing is added to the cost.
     """
 
     def __init__(
@@ -96,7 +96,9 @@ class CombineNear(beam.CombineFn):
 
 
 def write_missing(near: Near | None, reference: Reference, folder: str, complete: bool) -> Reference:
-    """Writes the centers that found no row in the range; a converged reference where there is none, or where the range was all rows."""
+    """Writes the centers that found no row in the range; a converged reference where there is none, or where the range
+    was all rows.
+    """
     assert near is not None, "the last batch holds at least ten rows a cluster"
     centers = read_centers(reference.path)
     missing = np.setdiff1d(np.arange(len(centers.points)), near.rows["cluster"])
@@ -123,7 +125,8 @@ def write_representatives(late: Near | None, near: Near, reference: Reference, f
 class FindRepresentatives(beam.PTransform):
     """(splits, reference to the last centers) -> the files representatives.npy, spares.npy and representatives.json.
 
-    A small cluster may have no row in the range; those few look for one among all rows, in a pass that compares rows with these centers alone.
+    A small cluster may have no row in the range; those few look for one among all rows, in a pass that compares rows
+    with these centers alone.
     """
 
     def __init__(

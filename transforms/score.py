@@ -1,7 +1,7 @@
 """The score stage: one full pass that finds the nearest anchors of every record, and totals over scores/.
 
-scores/ holds anchors and squared distances only, aligned with vectors/: the proxy is computed when it is read, so another loss or Lipschitz constant
-rewrites nothing.
+scores/ holds anchors and squared distances only, aligned with vectors/: the proxy is computed when it is read, so
+another loss or Lipschitz constant rewrites nothing.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,9 @@ from tithe.transforms.space import Reader
 
 
 def score_dtype(q: int) -> np.dtype[np.void]:
-    """The dtype of a row of scores/: the q nearest anchors, nearest first, and the squared Euclidean distances to them."""
+    """The dtype of a row of scores/: the q nearest anchors, nearest first, and the squared Euclidean distances
+    to them.
+    """
     return np.dtype([("anchor", "<i4", (q,)), ("squared", "<f4", (q,))])
 
 
@@ -110,7 +112,9 @@ class CombineClusters(beam.CombineFn):
 
 
 def write_clusters(totals: ClusterTotals | None, path: str) -> None:
-    """Writes counts and costs of the clusters: a structured array with the fields count and cost, (k,), costs rounded to float64."""
+    """Writes counts and costs of the clusters: a structured array with the fields count and cost, (k,), costs rounded
+    to float64.
+    """
     assert totals is not None, "the plan has a split"
     out = np.empty(len(totals.counts), [("count", "<i8"), ("cost", "<f8")])
     out["count"], out["cost"] = totals.counts, [exact.to_float(c) for c in totals.costs]

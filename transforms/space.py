@@ -1,7 +1,7 @@
 """The space in which distances are taken: vectors less a fixed origin, and the labels beside them.
 
-vectors/ keeps the plain embedding and the label; what is fixed only once the whole corpus is embedded (the origin, the labels' vocabulary and scale) is
-applied when a block is read.
+vectors/ keeps the plain embedding and the label; what is fixed only once the whole corpus is embedded (the origin, the
+labels' vocabulary and scale) is applied when a block is read.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,8 @@ class Space:
     Attributes:
         origin: subtracted from the embedding, float32, (d,), and from a text label's, (e,), behind it.
         scale: factor of each stored component, float32, (d + e,): 1 for the embedding.
-        classes: hashes of the labels of kind `class`, ascending, uint64, (c,); they add c components, one of them `weight`.
+        classes: hashes of the labels of kind `class`, ascending, uint64, (c,); they add c components, one of them
+            `weight`.
         number: mean and factor of a label of kind `number`, float64, (2,), or (0,) where there is none.
         weight: the value of a class's component.
         magnitude: every component of a block is below this in magnitude.

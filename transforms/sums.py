@@ -1,4 +1,6 @@
-"""Exact totals of the two terms of the proxy over scores/, from which the pilot's choice is made: no constant needs a new pass of the vectors."""
+"""Exact totals of the two terms of the proxy over scores/, from which the pilot's choice is made: no constant needs a
+new pass of the vectors.
+"""
 
 from collections.abc import Iterable
 from typing import Any

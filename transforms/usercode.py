@@ -1,4 +1,6 @@
-"""Code that the configuration names: `module:name` of an installed module, or of one file whose text travels with the pipeline."""
+"""Code that the configuration names: `module:name` of an installed module, or of one file whose text travels with the
+pipeline.
+"""
 
 import hashlib
 import importlib

@@ -1,7 +1,8 @@
 """The parts of vectors/ and scores/: plain .npy files, aligned row by row, in the order of the id hash.
 
-A split has one folder with, for each part i, `i.rows.npy` (where each record is), `i.vectors.npy`, and, once all of them stand, `done.json`. Since the
-rows lie in hash order, those that a hash picks for a batch are one contiguous range, and only its bytes are read.
+A split has one folder with, for each part i, `i.rows.npy` (where each record is), `i.vectors.npy`, and, once all of
+them stand, `done.json`. Since the rows lie in hash order, those that a hash picks for a batch are one contiguous range,
+and only its bytes are read.
 """
 
 import json
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 from tithe.transforms.files import write_atomically
 
 ROW = np.dtype([("hash", "<u8"), ("position", "<i8"), ("piece", "<i4"), ("label", "<u8")])
-"""Where a record is: id hash, position in its file, which piece of its split; and its label (bits of a float64, or a hash)."""
+"""Where a record is: id hash, position in its file, which piece of its split; and its label (bits of a float64, or a
+hash).
+"""
 
 HASHES = 2**64
 CHUNK = 8192
@@ -74,7 +77,9 @@ def read_array(path: str, start: int = 0, stop: int | None = None) -> NDArray[An
 
 
 def write_array(path: str, array: NDArray[Any], order: NDArray[np.integer] | None = None) -> int:
-    """Writes a .npy file, its rows in the given order; returns the number of bytes. No second copy of the array is made."""
+    """Writes a .npy file, its rows in the given order; returns the number of bytes. No second copy of the array is
+    made.
+    """
 
     def write(file: Any) -> None:
         header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
@@ -100,8 +105,8 @@ def hash_range(part: Part, low: int, high: int) -> tuple[int, int]:
 def _rank(part: Part, bound: int) -> int:
     """The number of rows with a hash below the bound.
 
-    Hashes are uniform, so it is near rows x bound / 2**64: a few standard deviations around that are read, and everything only where ids make
-    the hashes uneven.
+    Hashes are uniform, so it is near rows x bound / 2**64: a few standard deviations around that are read, and
+    everything only where ids make the hashes uneven.
     """
     if bound <= 0 or bound >= HASHES:
         return 0 if bound <= 0 else part.rows

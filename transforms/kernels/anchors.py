@@ -26,8 +26,8 @@ def assemble(
 ) -> NDArray[np.void]:
     """Puts the anchors together, without the records on which the model failed.
 
-    In the place of such a representative comes the next spare of its cluster, in that of such a record of the pilot the next by hash; a cluster
-    whose spares have all failed has none. A record that is both is one anchor.
+    In the place of such a representative comes the next spare of its cluster, in that of such a record of the pilot the
+    next by hash; a cluster whose spares have all failed has none. A record that is both is one anchor.
 
     Args:
         representatives: one a cluster, in the order of the clusters, `rounding.near_dtype`.

@@ -1,7 +1,8 @@
 """Bottom-s samples: the s rows with the smallest keys, ties by id hash. They merge in any order to the same rows.
 
-The keys make the sample. A key of Exp(1) / weight gives draws without replacement with probabilities in proportion to the weights
-(Efraimidis and Spirakis, "Weighted random sampling with a reservoir", IPL 2006); the samplers have theirs in `draws`.
+The keys make the sample. A key of Exp(1) / weight gives draws without replacement with probabilities in proportion to
+the weights (Efraimidis and Spirakis, "Weighted random sampling with a reservoir", IPL 2006); the samplers have theirs
+in `draws`.
 """
 
 import numpy as np
@@ -25,6 +26,8 @@ def bottom(rows: NDArray[np.void], size: int) -> NDArray[np.void]:
 
 
 def exponential_keys(uniforms: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns -log(u) / weight, infinite where the weight is 0: the keys of a draw in proportion to weights; float64, (n,)."""
+    """Returns -log(u) / weight, infinite where the weight is 0: the keys of a draw in proportion to weights; float64,
+    (n,).
+    """
     with np.errstate(divide="ignore", over="ignore"):
         return -np.log(uniforms) / weights

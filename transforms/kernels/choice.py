@@ -1,7 +1,7 @@
 """What the pilot chooses: the Lipschitz constant and the uniform floor of the proxy, or constant probabilities.
 
-The pilot's records are drawn uniformly, and each is left out of its own neighbours, so it tells what the proxy is worth where nothing was asked.
-Representatives cannot: their distance is 0.
+The pilot's records are drawn uniformly, and each is left out of its own neighbours, so it tells what the proxy is worth
+where nothing was asked. Representatives cannot: their distance is 0.
 """
 
 from dataclasses import dataclass
@@ -75,7 +75,8 @@ def fitted_lipschitz(pilot: Pilot) -> float:
 def candidates(pilot: Pilot, lipschitz: float | None, floor: float | None) -> list[Point]:
     """Returns the points to choose from: constant probabilities and four others, fewer where constants are pinned.
 
-    A larger grid needs a pilot of 400 or more to choose well. Where both constants are pinned there is nothing to choose.
+    A larger grid needs a pilot of 400 or more to choose well. Where both constants are pinned there is nothing to
+    choose.
     """
     fitted = fitted_lipschitz(pilot)
     if lipschitz is not None and floor is not None:
@@ -98,9 +99,11 @@ def probabilities(point: Point, pilot: Pilot, totals: Totals) -> Floats:
 
 
 def variance(losses: Floats, p: Floats, records: int) -> float:
-    """Returns the estimated variance of the total from one independent draw, n [mean(l^2 / p) - mean(l)^2 / mean(p)], means over the pilot.
+    """Returns the estimated variance of the total from one independent draw, n [mean(l^2 / p) - mean(l)^2 / mean(p)],
+    means over the pilot.
 
-    Never negative, by Cauchy and Schwarz; n^2 var(l) for constant p. Infinite where a record with a loss has no probability.
+    Never negative, by Cauchy and Schwarz; n^2 var(l) for constant p. Infinite where a record with a loss has no
+    probability.
     """
     if len(losses) == 0 or np.any((p <= 0) & (losses > 0)):
         return float("inf")
@@ -140,7 +143,9 @@ class Choice:
 
 
 def choose(pilot: Pilot, totals: Totals, lipschitz: float | None, floor: float | None, seed: int) -> Choice:
-    """Chooses the candidate with the smallest estimated variance; of equals the first, constant probabilities before all."""
+    """Chooses the candidate with the smallest estimated variance; of equals the first, constant probabilities before
+    all.
+    """
     found = [
         (point, variance(pilot.losses, probabilities(point, pilot, totals), totals.records))
         for point in candidates(pilot, lipschitz, floor)
@@ -154,7 +159,8 @@ def choose(pilot: Pilot, totals: Totals, lipschitz: float | None, floor: float |
 def gain(point: Point, pilot: Pilot, totals: Totals, seed: int) -> Gain:
     """Returns the gain of a point, with a studentised bootstrap interval on the log scale, the point held fixed.
 
-    The pilot is resampled by hash, so the interval is the same everywhere. A resample in which either variance is 0 tells nothing and is left out.
+    The pilot is resampled by hash, so the interval is the same everywhere. A resample in which either variance is 0
+    tells nothing and is left out.
     """
     losses, p, n = pilot.losses, probabilities(point, pilot, totals), totals.records
     uniform = np.full(len(losses), 1 / n)
@@ -215,7 +221,9 @@ def share_above(losses: Floats, proxy: Floats) -> Share:
 
 
 def correlations(losses: Floats, proxy: Floats) -> dict[str, float | None]:
-    """Returns Pearson's and Spearman's correlation of proxy and loss on the pilot; None where one of them does not vary."""
+    """Returns Pearson's and Spearman's correlation of proxy and loss on the pilot; None where one of them does not
+    vary.
+    """
     if len(losses) < 3 or np.ptp(losses) == 0 or np.ptp(proxy) == 0:
         return {"pearson": None, "spearman": None}
     return {
@@ -233,7 +241,10 @@ def sentence(choice: Choice) -> str:
             if choice.point.constant
             else f"variance x {g.ratio:.2f}, 95 % interval {g.low:.2f} to {g.high:.2f}"
         )
-        return f"no gain shown over uniform ({why}); try the target in the embedding (embed.label), or more clusters (cluster.count)"
+        return (
+            f"no gain shown over uniform ({why}); try the target in the embedding (embed.label), "
+            "or more clusters (cluster.count)"
+        )
     return (
         f"the variance of an estimated total is {g.ratio:.2f} of that of uniform draws "
         f"(95 % interval {g.low:.2f} to {g.high:.2f}), so a sample of equal error is that much smaller"

@@ -54,10 +54,11 @@ class Drawn:
 def estimate(values: Floats, drawn: Drawn, confidence: float = 0.95) -> Estimate:
     """Returns the total of a value over the corpus, estimated from the sample, with its standard error and interval.
 
-    The formulas are those of the draw: for multinomial sum (l/p - L)^2 / (s (s-1)), unbiased; for pareto Rosén's ("Asymptotic theory for order sampling",
-    JSPI 62, 1997); for systematic successive differences along the pass (Wolter, "Introduction to Variance Estimation", chapter 8); for
-    poisson the ratio to the proxy, whose total is known. Certain records add nothing. The interval has t quantiles, with degrees of freedom after
-    Satterthwaite, and Hall's correction for skewness ("On the removal of skewness by transformation", JRSS B 54, 1992).
+    The formulas are those of the draw: for multinomial sum (l/p - L)^2 / (s (s-1)), unbiased; for pareto Rosén's
+        ("Asymptotic theory for order sampling", JSPI 62, 1997); for systematic successive differences along the pass
+        (Wolter, "Introduction to Variance Estimation", chapter 8); for poisson the ratio to the proxy, whose total is
+        known. Certain records add nothing. The interval has t quantiles, with degrees of freedom after Satterthwaite,
+        and Hall's correction for skewness ("On the removal of skewness by transformation", JRSS B 54, 1992).
 
     Args:
         values: of the distinct drawn records, finite float64, (m,).
@@ -120,7 +121,8 @@ def _interval(
 ) -> Estimate:
     """The estimate whose variance is factor x sum of squares, with t quantiles and Hall's correction.
 
-    `independent` squares are those of draws around one center, whose mean square varies by their variance about it; successive differences overlap.
+    `independent` squares are those of draws around one center, whose mean square varies by their variance about it;
+    successive differences overlap.
     """
     count, added = len(residuals), float(squares.sum())
     error = float(np.sqrt(factor * added)) if np.isfinite(factor) else float("nan")
@@ -141,7 +143,9 @@ def _interval(
 
 
 def hall(quantile: float, skewness: float, count: int) -> float:
-    """Returns Hall's cubic transformation of a quantile of the studentised mean of `count` values with this skewness."""
+    """Returns Hall's cubic transformation of a quantile of the studentised mean of `count` values with this
+    skewness.
+    """
     a = skewness / np.sqrt(count)
     if abs(a) < 1e-9:
         return float(quantile)
@@ -151,6 +155,7 @@ def hall(quantile: float, skewness: float, count: int) -> float:
 def predicted_standard_error(variance: float, size: int) -> float:
     """Returns the standard error that the pilot predicts for a total from `size` draws: sqrt(V / s).
 
-    It is that of independent draws. Drawn without repeats or along the clusters the same sample does better, by 5-20 % where it was measured.
+    It is that of independent draws. Drawn without repeats or along the clusters the same sample does better, by 5-20 %
+    where it was measured.
     """
     return float(np.sqrt(variance / size))

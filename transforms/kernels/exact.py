@@ -1,8 +1,9 @@
 """Sums that do not depend on order, because they are exact.
 
-Scalars (cost, totals of proxies and losses) are summed as Python integers on the grid of float64's smallest number, so no range is
-too wide. Vectors are summed on a grid of their own, 2**-40 of what bounds an ordinary row. The sums of a block of ordinary rows stay below 2**53 units,
-where float64 is exact, so that one sparse product adds them; the few rows beyond the bound are added one by one; and totals are two integer limbs.
+Scalars (cost, totals of proxies and losses) are summed as Python integers on the grid of float64's smallest number, so
+no range is too wide. Vectors are summed on a grid of their own, 2**-40 of what bounds an ordinary row. The sums of a
+block of ordinary rows stay below 2**53 units, where float64 is exact, so that one sparse product adds them; the few
+rows beyond the bound are added one by one; and totals are two integer limbs.
 """
 
 import math
@@ -19,13 +20,16 @@ LIMB = 26
 """Bits of the lower half of a float64's mantissa, as it is cut to be summed."""
 
 FRACTION = 40
-"""Bits of a grid below the bound of an ordinary row; with a block of 2**12 rows or fewer, sums stay below 2**53 units."""
+"""Bits of a grid below the bound of an ordinary row; with a block of 2**12 rows or fewer, sums stay below 2**53 units.
+"""
 
 ROWS = 4096
 """Rows of a block."""
 
 OUTLYING = 20
-"""How far, in powers of two, a component may lie beyond the bound of an ordinary row: what the high limb has room for in 2**43 rows."""
+"""How far, in powers of two, a component may lie beyond the bound of an ordinary row: what the high limb has room for
+in 2**43 rows.
+"""
 
 
 def exact_sums(values: NDArray[np.float64], groups: NDArray[np.integer], count: int) -> list[int]:

@@ -1,8 +1,9 @@
 """Chance without a generator: every random number is a hash of (seed, role, record id).
 
-A record's *id hash* has no seed in it; it orders the rows of a part. Draws, batches and seeding mix it again with a key of
-their own, so that one role says nothing about another. The mixer is the finaliser of SplitMix64 (Steele, Lea and Flood,
-"Fast splittable pseudorandom number generators", OOPSLA 2014): a bijection of 64 bits, so different integers never collide.
+A record's *id hash* has no seed in it; it orders the rows of a part. Draws, batches and seeding mix it again with a key
+of their own, so that one role says nothing about another. The mixer is the finaliser of SplitMix64 (Steele, Lea and
+Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014): a bijection of 64 bits, so different integers
+never collide.
 """
 
 import hashlib
@@ -23,7 +24,9 @@ def mix(z: U64) -> U64:
 
 
 def role_key(seed: int, role: str, counter: int = 0) -> int:
-    """Returns the 64-bit key of one use of chance: a seed, what it is for, and a running number (0 <= result < 2**64)."""
+    """Returns the 64-bit key of one use of chance: a seed, what it is for, and a running number (0 <= result <
+    2**64).
+    """
     digest = hashlib.blake2b(f"{seed}/{role}/{counter}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
@@ -53,7 +56,8 @@ def hash_bytes(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> U64:
         data: all bytes, uint8, (total,).
         offsets: string i is `data[offsets[i]:offsets[i + 1]]`; int64, (n + 1,).
 
-    Eight bytes at a time are folded into the hash of the length, for all strings together; a string that has ended is left alone.
+    Eight bytes at a time are folded into the hash of the length, for all strings together; a string that has ended is
+    left alone.
     """
     starts, lengths = offsets[:-1], np.diff(offsets)
     hashes = mix(mix(lengths.astype(np.uint64)))

@@ -1,8 +1,8 @@
 """The nearest of k points, exactly: the same answer for any block height, thread count or offset of the data.
 
-A float32 matrix product is only a filter, since its last bits depend on the height of the block. Where the best candidates are nearer to
-each other than a stated bound of its error, their distances are computed again from x - c in float64, ties by index; and the distances that
-are kept are always computed so.
+A float32 matrix product is only a filter, since its last bits depend on the height of the block. Where the best
+candidates are nearer to each other than a stated bound of its error, their distances are computed again from x - c in
+float64, ties by index; and the distances that are kept are always computed so.
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ PAIRS = 256
 class Points:
     """Points prepared for search; made by `prepare`.
 
-    A point much farther from the origin than most would make the error bound of every row useless, so such *outlying* points stay out of
-    the product and are looked at only for rows that are far out too.
+    A point much farther from the origin than most would make the error bound of every row useless, so such *outlying*
+    points stay out of the product and are looked at only for rows that are far out too.
     """
 
     exact: NDArray[np.float64]
@@ -61,7 +61,8 @@ def squared_distances(x: NDArray[np.float32], points: Points, index: NDArray[np.
         points: prepared points.
         index: which points, (n, q).
 
-    Each value is a function of its row and point alone: differences in float64, summed along the row in one fixed order.
+    Each value is a function of its row and point alone: differences in float64, summed along the row in one fixed
+        order.
     """
     out = np.empty(index.shape)
     difference = np.empty((min(PAIRS, len(x)), x.shape[1]))
@@ -143,7 +144,9 @@ def _nearest_block(
 def _settle(
     x: NDArray[np.float32], points: Points, q: int, scores: NDArray[np.float32], threshold: NDArray[np.float64]
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """The exact search among the contenders of each row: the points whose score reaches the threshold, and the outlying ones."""
+    """The exact search among the contenders of each row: the points whose score reaches the threshold, and the outlying
+    ones.
+    """
     row, place = np.nonzero(scores >= threshold[:, None])
     m = len(points.outlying)
     row = np.concatenate([row, np.repeat(np.arange(len(x)), m)])

@@ -6,8 +6,8 @@ import math
 def hoeffding_size(epsilon: float, delta: float, floor: float) -> int:
     """Returns s with P(error > epsilon T) <= delta for s independent draws, T the total of the proxy.
 
-    If l <= proxy for every record, each draw contributes l / p in 0 .. T, or T / (1 - u) with a uniform floor u, and Hoeffding's inequality gives
-    s = ln(2 / delta) / (2 epsilon^2 (1 - u)^2).
+    If l <= proxy for every record, each draw contributes l / p in 0 .. T, or T / (1 - u) with a uniform floor u, and
+    Hoeffding's inequality gives s = ln(2 / delta) / (2 epsilon^2 (1 - u)^2).
 
     Args:
         epsilon: error in units of T, 0 < epsilon.
@@ -20,8 +20,10 @@ def hoeffding_size(epsilon: float, delta: float, floor: float) -> int:
 def guarantee(epsilon: float, delta: float, size: int, total: float) -> str:
     """Returns the promise in words with the numbers of a run."""
     return (
-        f"if loss <= proxy for every record, the total loss estimated from these {size:,} draws is within {epsilon * total:.6g} "
-        f"({epsilon:g} of the proxy's total {total:.6g}) of the truth with probability at least {1 - delta:g} (Hoeffding)"
+        f"if loss <= proxy for every record, the total loss estimated from these {size:,} draws is within "
+        f"{epsilon * total:.6g} "
+        f"({epsilon:g} of the proxy's total {total:.6g}) of the truth with probability at least "
+        f"{1 - delta:g} (Hoeffding)"
     )
 
 
@@ -39,7 +41,8 @@ def size_for_standard_error(variance: float, total: float, relative: float) -> i
 def auto_clusters(max_calls: int, pilot: int, size: int, records: int) -> int:
     """Returns how many clusters to make of the calls that may be made.
 
-    All calls but the pilot's go into representatives: more clusters beat more of anything else. Not more than a tenth of the records, since the
-    calls are to cost less than the corpus, and not above four times the sample, beyond which nothing was measured.
+    All calls but the pilot's go into representatives: more clusters beat more of anything else. Not more than a tenth
+    of the records, since the calls are to cost less than the corpus, and not above four times the sample, beyond which
+    nothing was measured.
     """
     return max(1, min(max_calls - pilot, records // 10, 4 * size))

@@ -1,8 +1,9 @@
 """The proxy of a record's loss, from what the scores and the anchors' losses say.
 
-The plain one is the paper's upper bound (Axiotis et al., ICML 2024): the loss of the nearest anchor, and a Lipschitz constant times a power of the
-distance to it. The smoothed one takes the losses of several anchors instead; it must be done record by record, since one smoothed value a cluster
-gains nothing. Every operation is element by element, so that a record's proxy does not depend on the block it is computed in.
+The plain one is the paper's upper bound (Axiotis et al., ICML 2024): the loss of the nearest anchor, and a Lipschitz
+constant times a power of the distance to it. The smoothed one takes the losses of several anchors instead; it must be
+done record by record, since one smoothed value a cluster gains nothing. Every operation is element by element, so that
+a record's proxy does not depend on the block it is computed in.
 """
 
 import numpy as np
@@ -11,28 +12,33 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 SOFTENING = 0.001
-"""Part of the farthest neighbour's squared distance that is added to each, so that an anchor at distance 0 does not decide alone."""
+"""Part of the farthest neighbour's squared distance that is added to each, so that no anchor at distance 0 decides
+alone."""
 
 
 def smoothed_loss(anchor_losses: Floats, anchor: NDArray[np.integer], squared: NDArray[np.floating]) -> Floats:
     """Returns the loss that the neighbours of each record suggest: weighted by 1 / (d_j + 0.001 d_q); float64, (n,).
 
+    Where all q neighbours lie on the record, it is the loss of the first.
+
     Args:
         anchor_losses: the loss of each anchor, float64, (k,).
         anchor: the q nearest anchors of each record, nearest first, (n, q); with q = 1 this is the loss of the nearest.
-        squared: squared Euclidean distances to them, (n, q).
+        squared: squared Euclidean distances to them, ascending, (n, q).
     """
     distances = squared.astype(np.float64)
-    softening = SOFTENING * distances[:, -1]
-    weighted, weights = np.zeros(len(anchor)), np.zeros(len(anchor))
-    # Where all q neighbours lie on the record, only the first counts.
-    together = distances[:, -1] == 0
+    farthest, first = distances[:, -1], anchor_losses[anchor[:, 0]]
+    together = farthest == 0
+    scale = np.where(together, 1.0, farthest)
+    excess, weights = np.zeros(len(anchor)), np.zeros(len(anchor))
     for j in range(anchor.shape[1]):
-        weight = 1 / np.where(together, 1.0, distances[:, j] + softening)
-        weight = np.where(together, float(j == 0), weight)
-        weighted += weight * anchor_losses[anchor[:, j]]
+        # In units of the farthest, so that a weight is between 1 and 1,000 on any scale. What is averaged is the
+        # difference to the first loss: where all are equal, the result is that loss to the last bit.
+        weight = 1 / (distances[:, j] / scale + SOFTENING)
+        excess += weight * (anchor_losses[anchor[:, j]] - first)
         weights += weight
-    return weighted / weights
+    smoothed: Floats = np.where(together, first, np.maximum(first + excess / weights, 0.0))
+    return smoothed
 
 
 def power_of_distance(squared: NDArray[np.floating], power: int) -> Floats:

@@ -1,6 +1,7 @@
 """Rounding means to members: the representative of a cluster is one of its own rows, near its mean.
 
-The Hölder assumption speaks of the record whose loss was asked, so distances must be to records. Rounding at most doubles a cluster's squared cost.
+The Hölder assumption speaks of the record whose loss was asked, so distances must be to records. Rounding at most
+doubles a cluster's squared cost.
 """
 
 import numpy as np
@@ -13,13 +14,16 @@ SPARES = 4
 
 
 def near_dtype(d: int) -> np.dtype[np.void]:
-    """The dtype of candidates: cluster (-1 for a far row), key (squared distance, or the key of a far row), and the row itself."""
+    """The dtype of candidates: cluster (-1 for a far row), key (squared distance, or the key of a far row), and the row
+    itself.
+    """
     where = [("hash", "<u8"), ("split", "<i8"), ("piece", "<i4"), ("position", "<i8"), ("label", "<u8")]
     return np.dtype([("cluster", "<i8"), ("key", "<f8"), *where, ("vector", "<f4", (d,))])
 
 
 def nearest_members(rows: NDArray[np.void], far: int) -> NDArray[np.void]:
-    """Returns the SPARES rows of each cluster with the smallest (key, hash), in order of cluster, and `far` rows of cluster -1.
+    """Returns the SPARES rows of each cluster with the smallest (key, hash), in order of cluster, and `far` rows of
+    cluster -1.
 
     Args:
         rows: `near_dtype`, (n,).
@@ -31,13 +35,12 @@ def nearest_members(rows: NDArray[np.void], far: int) -> NDArray[np.void]:
     return rows[order[rank < np.where(clusters < 0, far, SPARES)]]
 
 
-def choose(
-    rows: NDArray[np.void], late: NDArray[np.void], k: int
-) -> tuple[NDArray[np.void], NDArray[np.void], int]:
+def choose(rows: NDArray[np.void], late: NDArray[np.void], k: int) -> tuple[NDArray[np.void], NDArray[np.void], int]:
     """Chooses a representative for each cluster.
 
-    A cluster without a row of its own in the range takes the nearest row of the corpus that represents none; where there is none either, a far row
-    of the range, as an empty center does in a round. No two representatives lie on one point; a cluster for which nothing is left is dropped.
+    A cluster without a row of its own in the range takes the nearest row of the corpus that represents none; where
+    there is none either, a far row of the range, as an empty center does in a round. No two representatives lie on one
+    point; a cluster for which nothing is left is dropped.
 
     Args:
         rows: what `nearest_members` gave for all rows of the range.
@@ -45,7 +48,8 @@ def choose(
         k: number of clusters.
 
     Returns:
-        representatives, in the order of their id hash, which numbers them; the spares, `cluster` being that number; and how many clusters took far rows.
+        representatives, in the order of their id hash, which numbers them; the spares, `cluster` being that number; and
+        how many clusters took far rows.
     """
     members, far = rows[rows["cluster"] >= 0], rows[rows["cluster"] < 0]
     first = members["cluster"][:-1] != members["cluster"][1:]
@@ -81,7 +85,9 @@ def choose(
 
 
 def far_members(rows: NDArray[np.void], squared: NDArray[np.float64], seed: int, k: int) -> NDArray[np.void]:
-    """Returns some of the rows, drawn in proportion to squared distance, as rows of cluster -1 with the keys of that draw."""
+    """Returns some of the rows, drawn in proportion to squared distance, as rows of cluster -1 with the keys of that
+    draw.
+    """
     index, keys = rounds.far_keys(rows["hash"], squared, seed, "representatives", rounds.far_count(k))
     out = rows[index].copy()
     out["cluster"], out["key"] = -1, keys

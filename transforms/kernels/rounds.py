@@ -1,7 +1,8 @@
 """One round of mini-batch k-means: what a batch adds up to, and the centers that follow from it.
 
-After Sculley, "Web-scale k-means clustering" (WWW 2010), with counts that forget: the weight of earlier rounds is multiplied by `DECAY`, since a
-running mean never gets rid of a bad start. A center left without rows moves to a far point, drawn with probability in proportion to squared distance.
+After Sculley, "Web-scale k-means clustering" (WWW 2010), with counts that forget: the weight of earlier rounds is
+multiplied by `DECAY`, since a running mean never gets rid of a bad start. A center left without rows moves to a far
+point, drawn with probability in proportion to squared distance.
 """
 
 from dataclasses import dataclass, replace
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 from tithe.transforms.kernels import bottom, exact, hashing, nearest
 
 DECAY = 0.2
-"""What is left of a center's weight after a round; 0.1 to 0.5 are much alike, 1 (the running mean) and 0 (no memory) worse."""
+"""What is left of a center's weight after a round; 0.1 to 0.5 are much alike, 1 (the running mean) and 0 (no memory)
+worse.
+"""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ def far_keys(
     """Draws `size` rows without replacement in proportion to squared distance, those at distance 0 never.
 
     Returns:
-        rows, int64, (m,), in no order, and their keys; m may pass `size` where keys tie, and be less where too few rows are off the points.
+        rows, int64, (m,), in no order, and their keys; m may pass `size` where keys tie, and be less where too few rows
+        are off the points.
     """
     keys = bottom.exponential_keys(hashing.uniform(hashing.role_hash(hashes, seed, role)), squared)
     rows = np.flatnonzero(np.isfinite(keys))
@@ -113,7 +117,8 @@ def update(centers: Centers, batch: BatchSums, exponent: int, decay: float) -> C
         centers: those the batch was assigned to.
         batch: dense sums of the whole batch.
         exponent: of the grid of the sums.
-        decay: what is left of the earlier weight; 0 where the batch is the whole corpus (then this is Lloyd's algorithm).
+        decay: what is left of the earlier weight; 0 where the batch is the whole corpus (then this is Lloyd's
+            algorithm).
     """
     old, counts = centers.weights * decay, batch.sums.counts.astype(np.float64)
     weights = old + counts

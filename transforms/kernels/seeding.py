@@ -1,8 +1,9 @@
 """The first centers: candidates of k-means||, reduced with their weights.
 
-k-means|| (Bahmani, Moseley, Vattani, Kumar, Vassilvitskii, "Scalable k-means++", VLDB 2012) takes in each of a few steps many rows at once,
-with probability in proportion to their squared distance to the candidates so far. The candidates, weighted by the rows nearest to each, are
-few enough to be reduced to k in one place by k-means++ (Arthur and Vassilvitskii, SODA 2007) and a few steps of Lloyd's algorithm.
+k-means|| (Bahmani, Moseley, Vattani, Kumar, Vassilvitskii, "Scalable k-means++", VLDB 2012) takes in each of a few
+steps many rows at once, with probability in proportion to their squared distance to the candidates so far. The
+candidates, weighted by the rows nearest to each, are few enough to be reduced to k in one place by k-means++ (Arthur
+and Vassilvitskii, SODA 2007) and a few steps of Lloyd's algorithm.
 """
 
 import numpy as np

@@ -1,4 +1,6 @@
-"""Inclusion probabilities that sum to the sample's size: pi = min(1, tau proxy), those above 1 capped, the rest rescaled."""
+"""Inclusion probabilities that sum to the sample's size: pi = min(1, tau proxy), those above 1 capped, the rest
+rescaled.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,8 +44,9 @@ def solve(total: int, largest: Sequence[float], positive: int, size: int) -> Thr
     rest, certain = total, 0
     for proxy in largest:
         mass = exact.to_exact(proxy)
-        # The next largest is certain while it holds at least one share of what is left. Equal proxies follow each other: where one of
-        # them is certain the next is too, so the smallest certain proxy tells all of them apart from the others.
+        # The next largest is certain while it holds at least one share of what is left. Equal proxies follow each
+        # other: where one of them is certain the next is too, so the smallest certain proxy tells all of them apart
+        # from the others.
         if certain == size or mass * (size - certain) < rest:
             break
         rest -= mass
