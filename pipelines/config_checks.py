@@ -32,6 +32,8 @@ def _sizes(config: Config) -> list[str]:
                 "sample.epsilon: the promise holds for sample.method multinomial, score.kind plain and a number for "
                 "score.lipschitz that you vouch for; without them use sample.standard_error, a size from the pilot"
             )
+    if sample.epsilon is not None and config.score.floor == 1:
+        mistakes.append("score.floor: 1 leaves the proxy no say, so sample.epsilon promises nothing; give less, or size")
     if sample.standard_error is not None and _pilot(config) == 0:
         mistakes.append("sample.standard_error: needs a pilot, so losses that are asked for (loss.pilot above 0)")
     return mistakes
@@ -41,7 +43,10 @@ def _losses(config: Config) -> list[str]:
     mistakes = []
     calls = getattr(config.loss, "max_calls", None)
     if config.cluster.count == "auto" and calls is None:
-        mistakes.append("cluster.count: auto needs loss.max_calls, the number of losses that may be asked for")
+        mistakes.append(
+            "cluster.count: auto needs loss.max_calls, the number of losses that may be asked for; give it with loss.kind "
+            "column, file or model, or a number for cluster.count"
+        )
     if config.cluster.count == "auto" and config.sample.size is None:
         mistakes.append("cluster.count: auto needs sample.size; give it, or a number for cluster.count")
     if calls is not None:

@@ -19,7 +19,7 @@ def example(config: type[BaseModel], chosen: Mapping[str, type[BaseModel]]) -> s
     """A YAML file with every key, each below a line of help.
 
     Of a section with several kinds, the model in `chosen` is written out; the others follow in comments, without the
-    keys that they share with it.
+    keys that both inherit.
     """
     lines = [HEAD]
     for name, section in config.model_fields.items():
@@ -27,7 +27,8 @@ def example(config: type[BaseModel], chosen: Mapping[str, type[BaseModel]]) -> s
         lines += [f"# {section.description}", f"{name}:", *(f"  {line}" for line in keys(model.model_fields, model))]
         for kind, other in kinds(section).items():
             if other is not model:
-                own = {key: other.model_fields[key] for key in other.__annotations__}
+                shared = set(model.model_fields) - set(other.__annotations__)
+                own = {key: field for key, field in other.model_fields.items() if key not in shared}
                 lines += ["", f"  ## Instead, for kind {kind}:", *(f"  # {line}" for line in keys(own, other))]
         lines.append("")
     return "\n".join(lines)
@@ -41,9 +42,12 @@ def keys(fields: Mapping[str, FieldInfo], model: type[BaseModel]) -> Iterator[st
 
 
 def value(field: FieldInfo) -> str:
-    """A value for a field in YAML, on one line: its default, its example, or the kind it stands for."""
-    content: Any = field.get_default(call_default_factory=True)
-    if field.is_required():
-        content = field.examples[0] if field.examples else get_args(field.annotation)[0]
+    """A value for a field in YAML, on one line: its example, its default, or the kind it stands for."""
+    if field.examples:
+        content: Any = field.examples[0]
+    elif field.is_required():
+        content = get_args(field.annotation)[0]
+    else:
+        content = field.get_default(call_default_factory=True)
     text = yaml.safe_dump(content, default_flow_style=True, allow_unicode=True, width=10_000)
     return text.removesuffix("\n").removesuffix("\n...")

@@ -7,7 +7,7 @@ where nothing was asked. Representatives cannot: their distance is 0.
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
+import scipy.special
 from numpy.typing import NDArray
 
 from tithe.transforms.kernels import hashing
@@ -18,6 +18,9 @@ RESAMPLES = 500
 """Bootstrap resamples of the pilot."""
 
 CONFIDENCE = 0.95
+
+ROUNDING = 1e-12
+"""A standard error below this share of the total is rounding, and counts as 0."""
 
 
 @dataclass(frozen=True)
@@ -99,21 +102,35 @@ def probabilities(point: Point, pilot: Pilot, totals: Totals) -> Floats:
 
 
 def variance(losses: Floats, p: Floats, records: int) -> float:
-    """Returns the estimated variance of the total from one independent draw, n [mean(l^2 / p) - mean(l)^2 / mean(p)],
-    means over the pilot.
+    """Returns the estimated variance of the total from one independent draw.
 
-    Never negative, by Cauchy and Schwarz; n^2 var(l) for constant p. Infinite where a record with a loss has no
-    probability.
+    That is n [mean(l^2 / p) - mean(l)^2 / mean(p)], means over the pilot: never negative, by Cauchy and Schwarz, and
+    n^2 var(l) for constant p. Infinite where a record with a loss has no probability, or where there is no record.
+
+    Args:
+        losses: of the pilot, float64, (m,).
+        p: their probabilities, float64, (m,).
+        records: n, of the corpus.
     """
     if len(losses) == 0 or np.any((p <= 0) & (losses > 0)):
         return float("inf")
-    ratio = np.divide(losses**2, p, out=np.zeros(len(losses)), where=p > 0)
-    return max(0.0, float(records * (ratio.mean() - losses.mean() ** 2 / p.mean())))
+    found = float(records * _squares(losses, p).mean())
+    return found if found > (ROUNDING * records * losses.mean()) ** 2 else 0.0
+
+
+def _squares(losses: Floats, p: Floats) -> Floats:
+    """What each record of the pilot adds to the variance, p (l / p - mean(l) / mean(p))^2: equal losses give 0."""
+    center = losses.mean() / p.mean() if np.any(p > 0) else 0.0
+    each: Floats = p * (np.divide(losses, p, out=np.full(len(losses), center), where=p > 0) - center) ** 2
+    return each
 
 
 @dataclass(frozen=True)
 class Gain:
-    """The variance of the chosen point over that of constant probabilities, with a 95 % interval; below 1 is a gain."""
+    """The variance of the chosen point over that of constant probabilities, with a 95 % interval; below 1 is a gain.
+
+    An infinite end means that the pilot cannot tell.
+    """
 
     ratio: float
     low: float
@@ -121,8 +138,8 @@ class Gain:
 
     @property
     def shown(self) -> bool:
-        """Whether the pilot shows a gain over uniform sampling."""
-        return self.high < 1
+        """Whether the pilot shows a gain over uniform sampling, of more than one part in a million."""
+        return self.high < 1 - 1e-6
 
 
 @dataclass(frozen=True)
@@ -159,47 +176,53 @@ def choose(pilot: Pilot, totals: Totals, lipschitz: float | None, floor: float |
 def gain(point: Point, pilot: Pilot, totals: Totals, seed: int) -> Gain:
     """Returns the gain of a point, with a studentised bootstrap interval on the log scale, the point held fixed.
 
-    The pilot is resampled by hash, so the interval is the same everywhere. A resample in which either variance is 0
-    tells nothing and is left out.
+    On the heavy-tailed populations of `tests/test_kernel_choice.py` it holds the true ratio more often than the plain
+    percentile interval does, though less often than 95 %: a pilot that saw none of the largest losses cannot know of
+    them. It then tends to say too little of a gain, seldom too much.
+
+    The pilot is resampled by hash, in the order of the id hashes, so the interval is the same everywhere. A resample in
+    which either variance is 0 tells nothing and is left out.
     """
-    losses, p, n = pilot.losses, probabilities(point, pilot, totals), totals.records
-    uniform = np.full(len(losses), 1 / n)
-    if point.constant or len(losses) < 2:
+    if point.constant or len(pilot.losses) < 2:
         return Gain(1.0, 1.0, 1.0)
+    order = np.argsort(pilot.hashes)
+    losses, p, n = pilot.losses[order], probabilities(point, pilot, totals)[order], totals.records
+    uniform = np.full(len(losses), 1 / n)
+    chosen, base = variance(losses, p, n), variance(losses, uniform, n)
+    if base == 0:
+        return Gain(1.0, 1.0, 1.0) if chosen == 0 else Gain(float("inf"), 1.0, float("inf"))
+    if chosen == 0 or not np.isfinite(chosen):
+        # Every resample says the same.
+        return Gain(chosen / base, chosen / base, chosen / base)
     ratio, error = _log_ratio(losses, p, uniform, n)
-    if not np.isfinite(ratio) or error == 0:
-        return Gain(float(np.exp(ratio)) if np.isfinite(ratio) else 1.0, 0.0, float("inf"))
+    if error < ROUNDING:
+        return Gain(float(np.exp(ratio)), float(np.exp(ratio)), float(np.exp(ratio)))
     studentised = []
     numbers = np.arange(len(losses), dtype=np.uint64)
     for b in range(RESAMPLES):
         rows = (hashing.uniform(hashing.role_hash(numbers, seed, "bootstrap", b)) * len(losses)).astype(np.int64)
-        again, its_error = _log_ratio(losses[rows], p[rows], uniform[rows], n)
-        if np.isfinite(again) and its_error > 0:
+        again, its_error = _log_ratio(losses[rows], p[rows], uniform, n)
+        if its_error > ROUNDING:
             studentised.append((again - ratio) / its_error)
     if len(studentised) < RESAMPLES // 2:
         return Gain(float(np.exp(ratio)), 0.0, float("inf"))
     tail = (1 - CONFIDENCE) / 2
     below, above = np.quantile(studentised, [tail, 1 - tail])
-    return Gain(float(np.exp(ratio)), float(np.exp(ratio - above * error)), float(np.exp(ratio - below * error)))
+    # The far end may be beyond float64 where resamples hardly vary.
+    low, high = np.exp(np.clip([ratio - above * error, ratio - below * error], -700, 700))
+    return Gain(float(np.exp(ratio)), float(low), float(high))
 
 
 def _log_ratio(losses: Floats, p: Floats, uniform: Floats, records: int) -> tuple[float, float]:
-    """The log of V(p) / V(constant) and its standard error, by the delta method."""
+    """The log of V(p) / V(uniform), and its standard error by the delta method; (0, 0) where either is 0.
+
+    The center of the squares makes their sum smallest, so how it varies does not count.
+    """
     v, base = variance(losses, p, records), variance(losses, uniform, records)
-    if not (np.isfinite(v) and v > 0 and base > 0):
-        return float("nan"), 0.0
-    influence = _influence(losses, p, records) / v - _influence(losses, uniform, records) / base
+    if v == 0 or base == 0:
+        return 0.0, 0.0
+    influence = records * (_squares(losses, p) / v - _squares(losses, uniform) / base)
     return float(np.log(v / base)), float(np.sqrt(np.mean(influence**2) / len(losses)))
-
-
-def _influence(losses: Floats, p: Floats, records: int) -> Floats:
-    """What each record of the pilot contributes to the variance, centred."""
-    ratio = np.divide(losses**2, p, out=np.zeros(len(losses)), where=p > 0)
-    mean, mean_p = losses.mean(), p.mean()
-    influence: Floats = records * (
-        (ratio - ratio.mean()) - 2 * mean / mean_p * (losses - mean) + (mean / mean_p) ** 2 * (p - mean_p)
-    )
-    return influence
 
 
 @dataclass(frozen=True)
@@ -216,8 +239,10 @@ def share_above(losses: Floats, proxy: Floats) -> Share:
     m, count = len(losses), int(np.count_nonzero(losses > proxy))
     if m == 0:
         return Share(0.0, 0.0, 1.0)
-    interval = scipy.stats.binomtest(count, m).proportion_ci(CONFIDENCE, method="wilson")
-    return Share(count / m, float(interval.low), float(interval.high))
+    share, z2 = count / m, float(scipy.special.ndtri((1 + CONFIDENCE) / 2)) ** 2
+    middle = (share + z2 / (2 * m)) / (1 + z2 / m)
+    half = np.sqrt(z2 * (share * (1 - share) / m + z2 / (4 * m**2))) / (1 + z2 / m)
+    return Share(share, max(0.0, float(middle - half)), min(1.0, float(middle + half)))
 
 
 def correlations(losses: Floats, proxy: Floats) -> dict[str, float | None]:
@@ -228,24 +253,29 @@ def correlations(losses: Floats, proxy: Floats) -> dict[str, float | None]:
         return {"pearson": None, "spearman": None}
     return {
         "pearson": float(np.corrcoef(losses, proxy)[0, 1]),
-        "spearman": float(np.corrcoef(scipy.stats.rankdata(losses), scipy.stats.rankdata(proxy))[0, 1]),
+        "spearman": float(np.corrcoef(_ranks(losses), _ranks(proxy))[0, 1]),
     }
+
+
+def _ranks(values: Floats) -> Floats:
+    """The ranks of values, equal ones sharing the mean of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    return ranks
 
 
 def sentence(choice: Choice) -> str:
     """Returns what the pilot says of the gain, in one sentence."""
     g = choice.gain
-    if not g.shown:
-        why = (
-            "constant probabilities were chosen"
-            if choice.point.constant
-            else f"variance x {g.ratio:.2f}, 95 % interval {g.low:.2f} to {g.high:.2f}"
-        )
-        return (
-            f"no gain shown over uniform ({why}); try the target in the embedding (embed.label), "
-            "or more clusters (cluster.count)"
-        )
+    told = f"{g.ratio:.2g} of that of uniform draws, 95 % interval {g.low:.2g} to {g.high:.2g}"
+    if g.shown:
+        return f"the variance of an estimated total is {told}: a sample of that share of the size errs as little"
+    why = "constant probabilities were chosen" if choice.point.constant else f"variance {told}"
+    if not np.isfinite(g.ratio):
+        why = "the pilot has losses where the proxy is 0; a floor above 0 reaches them"
+    elif not np.isfinite(g.high):
+        why = f"variance {g.ratio:.2g} of that of uniform draws, on too few records with a loss to tell"
     return (
-        f"the variance of an estimated total is {g.ratio:.2f} of that of uniform draws "
-        f"(95 % interval {g.low:.2f} to {g.high:.2f}), so a sample of equal error is that much smaller"
+        f"no gain shown over uniform ({why}); try the target in the embedding (embed.label), "
+        "or more clusters (cluster.count)"
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
+import scipy.special
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
@@ -18,8 +18,9 @@ class Estimate:
 
     Attributes:
         total: the estimate.
-        standard_error: of it; NaN where the sample cannot tell (fewer than two draws that were left to chance).
-        low, high: 95 % confidence interval.
+        standard_error: of it; NaN, and with it the interval, where the sample cannot tell (one draw that was left to
+            chance, or none of poisson's).
+        low, high: confidence interval.
         degrees: degrees of freedom of the t quantiles.
     """
 
@@ -54,41 +55,38 @@ class Drawn:
 def estimate(values: Floats, drawn: Drawn, confidence: float = 0.95) -> Estimate:
     """Returns the total of a value over the corpus, estimated from the sample, with its standard error and interval.
 
-    The formulas are those of the draw: for multinomial sum (l/p - L)^2 / (s (s-1)), unbiased; for pareto Rosén's
-        ("Asymptotic theory for order sampling", JSPI 62, 1997); for systematic successive differences along the pass
-        (Wolter, "Introduction to Variance Estimation", chapter 8); for poisson the ratio to the proxy, whose total is
-        known. Certain records add nothing. The interval has t quantiles, with degrees of freedom after Satterthwaite,
-        and Hall's correction for skewness ("On the removal of skewness by transformation", JRSS B 54, 1992).
+    The formulas are those of the draw, z = value / expected multiplicity, and certain records add nothing:
+
+    - multinomial: sum (l / p - L)^2 / (s (s - 1)), unbiased (Hansen and Hurwitz, "On the theory of sampling from finite
+      populations", Annals of Mathematical Statistics 14, 1943).
+    - pareto: s / (s - 1) sum (1 - pi) (z - B)^2, B the mean of z weighted by 1 - pi (Rosén, "On sampling with
+      probability proportional to size", JSPI 62, 1997).
+    - systematic: squares of successive differences along the pass (Wolter, "Introduction to Variance Estimation",
+      chapter 8).
+    - poisson: the ratio to the proxy, whose total is known, with its linearised variance (Särndal, Swensson and
+      Wretman, "Model Assisted Survey Sampling", section 5.6); without a proxy the plain weighted total.
+
+    The interval has t quantiles, with degrees of freedom after Satterthwaite, and Hall's correction for skewness ("On
+    the removal of skewness by transformation", JRSS B 54, 1992).
 
     Args:
         values: of the distinct drawn records, finite float64, (m,).
         drawn: the sample.
-        confidence: of the interval.
+        confidence: of the interval, in 0 .. 1.
     """
-    weighted = drawn.multiplicity * values / drawn.expected
     if drawn.method == "multinomial":
         return _multinomial(values, drawn, confidence)
-    total = float(weighted.sum())
+    total = float((drawn.multiplicity * values / drawn.expected).sum())
     chance = drawn.expected < 1
     z, pi = values[chance] / drawn.expected[chance], drawn.expected[chance]
     if drawn.method == "systematic":
         along = np.argsort(drawn.order[chance], kind="stable")
         return _systematic(total, z[along], pi[along], confidence)
     if drawn.method == "poisson":
-        proxy = drawn.proxy[chance] / pi
-        proxy_sum, certain = float(proxy.sum()), float(drawn.proxy[~chance].sum())
-        if proxy_sum > 0:
-            # The ratio stands for the records that were left to chance; the certain ones are known.
-            ratio, rest = float(z.sum()) / proxy_sum, drawn.proxy_total - certain
-            total = float(values[~chance].sum()) + ratio * rest
-            residuals = (z - ratio * proxy) * (rest / proxy_sum)
-            # The rows of a sample of random size are counted from 0, so nothing is divided by s - 1.
-            return _interval(total, (1 - pi) * residuals**2, residuals, 1.0, confidence, independent=True)
-        return _interval(total, (1 - pi) * z**2, z, 1.0, confidence, independent=True)
+        return _poisson(values, drawn, confidence)
     left = 1 - pi
     center = np.sum(left * z) / np.sum(left) if len(z) else 0.0
-    factor = len(z) / (len(z) - 1) if len(z) > 1 else 1.0 if len(z) == 0 else np.nan
-    return _interval(total, left * (z - center) ** 2, z - center, factor, confidence, independent=True)
+    return _interval(total, left * (z - center) ** 2, z - center, _less_one(len(z)), confidence, independent=True)
 
 
 def _multinomial(values: Floats, drawn: Drawn, confidence: float) -> Estimate:
@@ -96,19 +94,45 @@ def _multinomial(values: Floats, drawn: Drawn, confidence: float) -> Estimate:
     share = np.repeat(values / drawn.expected, drawn.multiplicity)
     total = float(share.sum())
     residuals = share - total / s if s else share
-    return _interval(total, residuals**2, residuals, s / (s - 1) if s > 1 else np.nan, confidence, independent=True)
+    factor = _less_one(s) if s else float("nan")
+    return _interval(total, residuals**2, residuals, factor, confidence, independent=True)
 
 
 def _systematic(total: float, z: Floats, pi: Floats, confidence: float) -> Estimate:
-    s = len(z)
-    if s < 2:
-        return _interval(total, z[:0], z[:0], np.nan if s else 1.0, confidence, independent=False)
     squares = np.diff(z) ** 2 * (1 - (pi[1:] + pi[:-1]) / 2) / 2
-    return _interval(total, squares, _from_local_means(z), s / (s - 1), confidence, independent=False)
+    return _interval(total, squares, _from_local_means(z), _less_one(len(z)), confidence, independent=False)
+
+
+def _poisson(values: Floats, drawn: Drawn, confidence: float) -> Estimate:
+    chance = drawn.expected < 1
+    known, pi = float(values[~chance].sum()), drawn.expected[chance]
+    z, proxy = values[chance] / pi, drawn.proxy[chance] / pi
+    # The ratio stands for the records that were left to chance; the certain ones are known.
+    drawn_proxy, rest = float(proxy.sum()), drawn.proxy_total - float(drawn.proxy[~chance].sum())
+    if drawn_proxy > 0:
+        ratio = float(z.sum()) / drawn_proxy
+        total, residuals = known + ratio * rest, (z - ratio * proxy) * (rest / drawn_proxy)
+    else:
+        total, residuals = known + float(z.sum()), z
+    squares = (1 - pi) * residuals**2
+    # That no record was drawn says nothing of those that could have been: `rest` of the proxy, beyond rounding.
+    if len(z) == 0 and rest > 1e-9 * drawn.proxy_total:
+        return _interval(total, squares, residuals, float("nan"), confidence, independent=True)
+    # The plain total of a sample of random size has no center to estimate, and so no s - 1.
+    factor = _less_one(len(z)) if drawn_proxy > 0 else 1.0
+    return _interval(total, squares, residuals, factor, confidence, independent=True)
+
+
+def _less_one(count: int) -> float:
+    """s / (s - 1), for squares around a center that was estimated; one draw has none to tell."""
+    return count / (count - 1) if count > 1 else 1.0 if count == 0 else float("nan")
 
 
 def _from_local_means(z: Floats) -> Floats:
     """The values less the means of their neighbours along the pass, themselves among them."""
+    if len(z) == 0:
+        return z
+    z = z - z.mean()
     cumulated = np.concatenate([[0.0], np.cumsum(z)])
     low = np.maximum(np.arange(len(z)) - NEIGHBOURS, 0)
     high = np.minimum(np.arange(len(z)) + NEIGHBOURS + 1, len(z))
@@ -128,23 +152,25 @@ def _interval(
     error = float(np.sqrt(factor * added)) if np.isfinite(factor) else float("nan")
     if not error > 0:
         return Estimate(total, error, total - error, total + error, float(max(count - 1, 0)))
-    spread = float((squares**2).sum()) - (added**2 / count if independent else 0.0)
-    degrees = float(np.clip(2 * added**2 / spread if spread > 0 else np.inf, 2, max(count - 1, 2)))
+    spread = float(((squares / added) ** 2).sum()) - (1 / count if independent else 0.0)
+    degrees = float(np.clip(2 / spread if spread > 0 else np.inf, 2, max(count - 1, 2)))
     tail = (1 - confidence) / 2
-    skewness = float(np.mean(residuals**3) / np.mean(residuals**2) ** 1.5)
-    low, high = float(scipy.stats.t.ppf(tail, degrees)), float(scipy.stats.t.ppf(1 - tail, degrees))
+    scaled = residuals / np.abs(residuals).max()
+    skewness = float(np.mean(scaled**3) / np.mean(scaled**2) ** 1.5)
+    high = float(scipy.special.stdtrit(degrees, 1 - tail))
     return Estimate(
         total,
         error,
         total - error * hall(high, skewness, count),
-        total - error * hall(low, skewness, count),
+        total - error * hall(-high, skewness, count),
         degrees,
     )
 
 
 def hall(quantile: float, skewness: float, count: int) -> float:
-    """Returns Hall's cubic transformation of a quantile of the studentised mean of `count` values with this
-    skewness.
+    """Returns a quantile of the studentised mean of `count` values with this skewness, by Hall's cubic transformation.
+
+    With s the skewness and a = s / sqrt(count): 3 / a (cbrt(1 + a (quantile - a / 6)) - 1).
     """
     a = skewness / np.sqrt(count)
     if abs(a) < 1e-9:
@@ -155,7 +181,11 @@ def hall(quantile: float, skewness: float, count: int) -> float:
 def predicted_standard_error(variance: float, size: int) -> float:
     """Returns the standard error that the pilot predicts for a total from `size` draws: sqrt(V / s).
 
-    It is that of independent draws. Drawn without repeats or along the clusters the same sample does better, by 5-20 %
-    where it was measured.
+    It is that of independent draws; without repeats, or along the clusters, the same number errs less. It is only as
+    good as the pilot: the standard error of a sample whose losses were asked is measured by `estimate`.
+
+    Args:
+        variance: V, of the total from one independent draw, as the pilot estimates it.
+        size: s, of the sample.
     """
     return float(np.sqrt(variance / size))

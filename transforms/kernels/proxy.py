@@ -37,7 +37,7 @@ def smoothed_loss(anchor_losses: Floats, anchor: NDArray[np.integer], squared: N
         weight = 1 / (distances[:, j] / scale + SOFTENING)
         excess += weight * (anchor_losses[anchor[:, j]] - first)
         weights += weight
-    smoothed: Floats = np.where(together, first, np.maximum(first + excess / weights, 0.0))
+    smoothed: Floats = np.where(together, first, first + excess / weights)
     return smoothed
 
 
