@@ -44,9 +44,10 @@ def loss_file_print(config: Config) -> str:
         return hashlib.sha256(file.read()).hexdigest()
 
 
-def call_bound(anchors: int) -> int:
-    """Returns the largest number of records that are given to a model for so many anchors."""
-    return anchors + math.ceil(MAX_FAILURES * anchors)
+def call_bound(anchors: int, max_calls: int | None) -> int:
+    """Returns how many records are given to a model at most for so many anchors, those that it fails on among them."""
+    bound = anchors + math.ceil(MAX_FAILURES * anchors)
+    return bound if max_calls is None else min(bound, max_calls)
 
 
 @dataclass
@@ -132,41 +133,45 @@ class Asking:
     def _ask(
         self, folder: str, representatives: NDArray[np.void], pilot: NDArray[np.void]
     ) -> tuple[NDArray[np.void], NDArray[np.float64], int, dict[tuple[int, int, int], str]]:
-        """Asks until every anchor has a loss: in the place of a record on which the model fails comes the next."""
+        """Asks until every anchor has a loss: in the place of a record on which the model fails comes the next.
+
+        Where no more calls are allowed, such a record is left out, and nothing takes its place.
+        """
         losses: dict[tuple[int, int, int], float] = {}
         failed: dict[tuple[int, int, int], str] = {}
-        calls, bound = 0, 0
+        calls = 0
+        anchors = self._assemble(representatives, pilot, set())
+        allowed = math.ceil(MAX_FAILURES * len(anchors))
+        bound = call_bound(len(anchors), getattr(self.config.loss, "max_calls", None))
+        if isinstance(self.source, ModelLosses):
+            self.tell(f"{len(anchors):,} anchors; at most {bound:,} records are given to the model")
         while True:
-            anchors = self._assemble(representatives, pilot, set(failed))
-            keys = anchor_kernel.record_keys(anchors)
-            unknown = np.array([key not in losses for key in keys])
+            unknown = np.array([key not in losses for key in anchor_kernel.record_keys(anchors)])
+            if len(losses) + len(failed) + np.count_nonzero(unknown) > bound:
+                anchors, unknown = anchors[~unknown], np.zeros(0, bool)
             if not unknown.any():
-                return anchors, np.array([losses[key] for key in keys]), calls, failed
-            if not bound:
-                bound = call_bound(len(anchors))
-                if isinstance(self.source, ModelLosses):
-                    self.tell(f"{len(anchors):,} anchors; at most {bound:,} records are given to the model")
-            if len(anchors) + len(failed) > bound:
-                reason = next(iter(failed.values()))
-                raise InputError(
-                    f"the model failed on {len(failed):,} of the first {len(losses) + len(failed):,} records "
-                    f"({reason}); "
-                    f"see {folder}/failed.jsonl"
-                )
+                values = [losses[key] for key in anchor_kernel.record_keys(anchors)]
+                return anchors, np.array(values), calls, failed
             wanted, path = f"{folder}/tmp/wanted.npy", f"{folder}/tmp/answers.npy"
             vectors.write_array(wanted, anchors[unknown])
             assert self.source is not None
             self.pipeline("losses", AskRecords(wanted, self.plan, self.source, self.reading, path, self.threads))
             answered, facts = vectors.read_array(path), vectors.read_json(path.replace(".npy", ".json"))
             calls += facts["calls"]
-            asked = anchor_kernel.record_keys(anchors[unknown])
             reasons = {int(row): reason for row, reason in facts["failed"].items()}
-            for row, key in enumerate(asked):
+            for row, key in enumerate(anchor_kernel.record_keys(anchors[unknown])):
                 if row in reasons:
                     failed[key] = reasons[row]
                 else:
                     losses[key] = float(answered[row])
             self._write_failed(folder, failed)
+            if len(failed) > allowed or not losses:
+                raise InputError(
+                    f"loss.function: the model failed on {len(failed):,} of {len(losses) + len(failed):,} records "
+                    f"(the first: {next(iter(failed.values()))}); others stand in for {allowed:,} at most; "
+                    f"see {folder}/failed.jsonl"
+                )
+            anchors = self._assemble(representatives, pilot, set(failed))
 
     def _write_failed(self, folder: str, failed: dict[tuple[int, int, int], str]) -> None:
         """Writes dead letters for the records on which the model failed."""

@@ -33,7 +33,7 @@ def _sizes(config: Config) -> list[str]:
                 "score.lipschitz that you vouch for; without them use sample.standard_error, a size from the pilot"
             )
     if sample.epsilon is not None and config.score.floor == 1:
-        mistakes.append("score.floor: 1 leaves the proxy no say, so sample.epsilon promises nothing; give less, or size")
+        mistakes.append("score.floor: with sample.epsilon it must be below 1, or the promise takes draws without end")
     if sample.standard_error is not None and _pilot(config) == 0:
         mistakes.append("sample.standard_error: needs a pilot, so losses that are asked for (loss.pilot above 0)")
     return mistakes
@@ -44,8 +44,8 @@ def _losses(config: Config) -> list[str]:
     calls = getattr(config.loss, "max_calls", None)
     if config.cluster.count == "auto" and calls is None:
         mistakes.append(
-            "cluster.count: auto needs loss.max_calls, the number of losses that may be asked for; give it with loss.kind "
-            "column, file or model, or a number for cluster.count"
+            "cluster.count: auto needs loss.max_calls, the number of losses that may be asked for; give it (with "
+            "loss.kind column, file or model), or a number for cluster.count"
         )
     if config.cluster.count == "auto" and config.sample.size is None:
         mistakes.append("cluster.count: auto needs sample.size; give it, or a number for cluster.count")
@@ -67,7 +67,7 @@ def _scores(config: Config) -> list[str]:
     asked = hasattr(config.loss, "pilot")
     if score.kind == "smoothed" and not asked:
         mistakes.append(f"score.kind: smoothed needs losses, and loss.kind is {config.loss.kind}; use plain")
-    smoothed = score.kind == "smoothed" or (score.kind is None and asked)
+    smoothed = asked and score.kind != "plain"
     if smoothed and _pilot(config) < MIN_PILOT:
         mistakes.append(
             f"loss.pilot: {_pilot(config)} is too few to choose a smoothed proxy; give {MIN_PILOT} or more (200 are "

@@ -144,14 +144,16 @@ def phrase(schema: Mapping[str, Any]) -> str:
 
 def bounds(schema: Mapping[str, Any]) -> str:
     """The range that a schema of a number states."""
-    low, above, high = (
+    low, above, high, below = (
         int(bound) if isinstance(bound, float) and bound.is_integer() else bound
-        for bound in map(schema.get, ("minimum", "exclusiveMinimum", "maximum"))
+        for bound in map(schema.get, ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"))
     )
     if low is not None and high is not None:
         return f" from {low} to {high}"
     if above is not None and high is not None:
         return f" above {above}, at most {high}"
+    if above is not None and below is not None:
+        return f" above {above}, below {below}"
     return f" of at least {low}" if low is not None else ""
 
 

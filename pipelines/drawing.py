@@ -69,7 +69,7 @@ class Drawing:
 
     def make(self, folder: str) -> dict[str, Any]:
         """Draws and fetches the sample, and returns the facts of the stage."""
-        proxies, chosen = self._proxies(folder)
+        proxies, chosen = self.proxies(folder)
         size, warnings = self._size(chosen), []
         self.pipeline("total", TotalProxies(self.plan, proxies, size, f"{folder}/totals.json", self.threads))
         totals = vectors.read_json(f"{folder}/totals.json")
@@ -107,7 +107,7 @@ class Drawing:
             "positive": positive,
             "without_probability": self.records - positive,
             "rule": dataclasses.asdict(proxies.rule),
-            "choice": self._choice_facts(chosen, size),
+            "choice": self.choice_facts(chosen, size),
             "guarantee": self._guarantee(size, exact.to_float(total)),
             "warnings": warnings,
             "parts": parts,
@@ -115,8 +115,8 @@ class Drawing:
 
     # -- the proxy ---------------------------------------------------------------------------------------------------
 
-    def _proxies(self, folder: str) -> tuple[Proxies, "Chosen | None"]:
-        """The proxies, their constants given or chosen by the pilot."""
+    def proxies(self, folder: str) -> tuple[Proxies, "Chosen | None"]:
+        """Returns the proxies, their constants given or chosen by the pilot, and that choice; `folder` is for totals."""
         score, losses = self.config.score, f"{self.losses}/losses.npy"
         rule = ProxyRule(self.neighbors, score.power, 0.0)
         proxies = Proxies(self.vectors_folder, self.scores, losses, rule)
@@ -178,7 +178,7 @@ class Drawing:
             out[f"z={power}"] = {"lipschitz": lipschitz, **dataclasses.asdict(share)}
         return out
 
-    def _choice_facts(self, chosen: "Chosen | None", size: int) -> dict[str, Any] | None:
+    def choice_facts(self, chosen: "Chosen | None", size: int) -> dict[str, Any] | None:
         if chosen is None:
             return None
         found, pilot = chosen.choice, chosen.pilot
@@ -230,7 +230,7 @@ class Drawing:
         seed, method = self.config.sample.seed, self.config.sample.method
         if method == "systematic":
             order = f"{folder}/order.npy"
-            vectors.write_array(order, self._order(proxies.losses))
+            vectors.write_array(order, self.order(proxies.losses))
             task = SystematicTask(proxies, order, mass_scale(total, largest, positive, size), seed, folder)
             self.pipeline("draw", DrawSystematic(self.plan, task, path, self.threads))
             return
@@ -242,8 +242,8 @@ class Drawing:
             sampler = Pareto(threshold, size, seed) if method == "pareto" else Poisson(threshold, seed)
         self.pipeline("draw", DrawSample(self.plan, proxies, sampler, path, self.threads))
 
-    def _order(self, losses: str) -> Any:
-        """The rank of each cluster in the pass: by loss, or along a chain of the anchors where losses tell nothing."""
+    def order(self, losses: str) -> Any:
+        """Returns the rank of each cluster in the pass: by loss, or along a chain of the anchors where losses tell nothing."""
         values = vectors.read_array(losses)
         if np.ptp(values) > 0:
             return loss_order(values)

@@ -74,7 +74,7 @@ def explain_failure(error: BaseException, log: Path | None = None) -> TitheError
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, TitheError):
-            return type(cause)(_IN_STEP.sub("", str(cause))) if _IN_STEP.search(str(cause)) else cause
+            return _of_type(type(cause), str(cause)) if _IN_STEP.search(str(cause)) else cause
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
 
     types = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in _with_subclasses(TitheError)}
@@ -85,7 +85,7 @@ def explain_failure(error: BaseException, log: Path | None = None) -> TitheError
     for line in lines:
         kind, _, message = line.partition(": ")
         if kind in types:
-            return types[kind](_IN_STEP.sub("", message))
+            return _of_type(types[kind], message)
     line = next(filter(_IN_STEP.search, lines), lines[0])
     step = _IN_STEP.search(line)
     place = f" (in step {_step_label(step['step'])!r})" if step else ""
@@ -153,6 +153,11 @@ def _counters(result: Any) -> dict[str, int]:
 
 def _with_subclasses(kind: type[TitheError]) -> list[type[TitheError]]:
     return [kind, *(deeper for subclass in kind.__subclasses__() for deeper in _with_subclasses(subclass))]
+
+
+def _of_type(kind: type[TitheError], message: str) -> TitheError:
+    """An error of a type that is made of its message alone, whatever else its constructor asks for."""
+    return kind.__new__(kind, _IN_STEP.sub("", message))
 
 
 def _step_label(step: str) -> str:

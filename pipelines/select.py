@@ -50,6 +50,27 @@ PROCESS_BYTES = 32 << 20
 """
 
 
+@dataclass(frozen=True)
+class Prints:
+    """What the results of stages depend on, JSON-able: `corpus` those of plan and embed, `clustering`, `asking` the
+    losses stage, and `loss_print` where losses come from.
+    """
+
+    corpus: Any
+    clustering: Any
+    asking: Any
+    loss_print: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A corpus ready to be drawn from: files that could not be read, the losses stage, and the draw."""
+
+    bad_files: list[list[str]]
+    losses: Stage
+    drawing: Drawing
+
+
 @dataclass
 class Selection:
     """One run of `tithe select`.
@@ -81,12 +102,41 @@ class Selection:
             TitheError: whatever stops the run; the finished stages stay.
         """
         config = self.config
-        files = match_files(config.input.patterns)
-        self.format = config.input.format or _one_format(files)
+        self._look()
+        drawing = [self.prints.asking, config.score.model_dump(), config.sample.model_dump()]
+        whole = fingerprint([drawing, sorted(config.output.model_dump().items())])
+        stands = None if self.redo else nothing_to_do(self.space, whole)
+        if stands:
+            return stands
+        scored = self._score_corpus()
+        sample = self._stage("sample", drawing, scored.drawing.make)
+        for warning in sample.facts["warnings"]:
+            self._warn(warning)
+        manifest = write_manifest(
+            self.space, config, whole, self.files, self.stages, self.warnings, self.run.describe(), scored.bad_files
+        )
+        if not config.output.keep_work:
+            remove(self.space.work)
+        return manifest
+
+    def score_corpus(self) -> "Scored":
+        """Makes what is missing up to the scores, and nothing of the sample.
+
+        Raises:
+            TitheError: whatever stops the run; the finished stages stay.
+        """
+        self._look()
+        return self._score_corpus()
+
+    def _look(self) -> None:
+        """Finds the files, the embedder and the losses, and what each stage depends on."""
+        config = self.config
+        self.files = match_files(config.input.patterns)
+        self.format = config.input.format or _one_format(self.files)
         self.embedder, embedder_print = sources.embedder(config)
         self.source, loss_print = sources.loss_source(config, self.space.work)
         self._check_workers_see_work()
-        listing = [[f.name, f.size, f.modified] for f in files]
+        listing = [[f.name, f.size, f.modified] for f in self.files]
         reading = [__version__, self.format, config.input.id, config.input.max_record_bytes, config.input.on_bad_file]
         label = config.embed.label and [config.embed.label, config.embed.label_kind]
         embedding = [reading, embedder_print, label]
@@ -98,40 +148,32 @@ class Selection:
             else config.cluster.model_dump()
         )
         clustering = [corpus, clusters_of]
-        asking = [clustering, loss_print, getattr(config.loss, "pilot", 0), loss_file_print(config)]
-        drawing = [asking, config.score.model_dump(), config.sample.model_dump()]
+        limits = [getattr(config.loss, name, None) for name in ("pilot", "max_calls")]
+        asking = [clustering, loss_print, limits, loss_file_print(config)]
+        self.prints = Prints(corpus, clustering, asking, loss_print)
         self.vectors = f"{self.space.work}/vectors-{fingerprint(embedding)}"
-        whole = fingerprint([drawing, sorted(config.output.model_dump().items())])
-        stands = None if self.redo else nothing_to_do(self.space, whole)
-        if stands:
-            return stands
-        plan = self._stage("plan", corpus, lambda folder: self._plan(folder, files))
+
+    def _score_corpus(self) -> "Scored":
+        prints = self.prints
+        plan = self._stage("plan", prints.corpus, lambda folder: self._plan(folder, self.files))
         self.plan = f"{plan.folder}/plan.jsonl"
-        corpus_stage = self._stage("embed", corpus, lambda folder: self._embed(folder, files, plan.facts["splits"]))
+        embed = partial(self._embed, files=self.files, splits=plan.facts["splits"])
+        corpus_stage = self._stage("embed", prints.corpus, embed)
         self.totals = corpus_stage.facts
         self._check_corpus(plan.facts["bad_files"])
         self.reader = Reader(self.vectors, f"{corpus_stage.folder}/space.npz")
-        clusters = self._stage("cluster", clustering, self._cluster)
+        clusters = self._stage("cluster", prints.clustering, self._cluster)
         if clusters.facts["clusters"] < clusters.facts["wanted"]:
             self._warn(
-                f"{clusters.facts['clusters']:,} clusters and not {clusters.facts['wanted']:,}: there are too few "
-                "distinct vectors"
+                f"{clusters.facts['clusters']:,} clusters and not {clusters.facts['wanted']:,}: there are too few distinct vectors"
             )
-        losses = self._stage("losses", asking, self._asking(clusters.folder).make)
+        losses = self._stage("losses", prints.asking, self._asking(clusters.folder).make)
         self._publish_failures(losses)
         neighbors = self._neighbors(losses.facts["anchors"])
-        scoring = [clustering, losses.facts["anchors_digest"], neighbors]
+        scoring = [prints.clustering, losses.facts["anchors_digest"], neighbors]
         score = partial(self._score, f"{losses.folder}/anchors.npy", neighbors, plan.facts["splits"])
         scores = self._stage("score", scoring, score)
-        sample = self._stage("sample", drawing, self._drawing(losses, scores, neighbors).make)
-        for warning in sample.facts["warnings"]:
-            self._warn(warning)
-        manifest = write_manifest(
-            self.space, config, whole, files, self.stages, self.warnings, self.run.describe(), plan.facts["bad_files"]
-        )
-        if not config.output.keep_work:
-            remove(self.space.work)
-        return manifest
+        return Scored(plan.facts["bad_files"], losses, self._drawing(losses, scores, neighbors))
 
     def _stage(self, name: str, depends: Any, make: Callable[[str], dict[str, Any]]) -> Stage:
         redo = name in self.redo

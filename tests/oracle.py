@@ -1,7 +1,7 @@
 """The whole method once more, slow and obvious: plain loops over rows in float64, full sorts, fractions.
 
-Written apart from the code that it checks. It shares with it the definition of chance alone (which hash stands for which record, seed and
-role), and takes the first centers as given.
+Written apart from the code that it checks. It shares with it the definition of chance alone (which hash stands for
+which record, seed and role), and takes the first centers as given.
 """
 
 from __future__ import annotations
@@ -198,10 +198,9 @@ def draw_pareto(proxy: Floats, hashes: U64, seed: int, size: int) -> dict[int, D
     """The `size` smallest of u (1 - pi) / ((1 - u) pi)."""
     pi = inclusion(proxy, size)
     uniforms = hashing.uniform(hashing.role_hash(hashes, seed, "draw")).tolist()
-    keys = [
-        (u * (1 - p) / ((1 - u) * p), int(h), i) for i, (u, p, h) in enumerate(zip(uniforms, pi, hashes, strict=True))
-    ]
-    return {i: Draw(1, pi[i]) for _, _, i in sorted(keys)[:size]}
+    keys = [u * (1 - p) / ((1 - u) * p) for u, p in zip(uniforms, pi, strict=True)]
+    order = sorted(range(len(keys)), key=lambda i: (keys[i], int(hashes[i])))
+    return {i: Draw(1, pi[i]) for i in order[:size]}
 
 
 def draw_multinomial(proxy: Floats, hashes: U64, seed: int, size: int) -> dict[int, Draw]:

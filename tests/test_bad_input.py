@@ -117,7 +117,7 @@ def test_too_many_bad_rows_end_the_run_after_the_dead_letters_are_written(tmp_pa
     write_lines(tmp_path / "corpus/a.jsonl", lines)
     code, told = run()
     assert code == 1
-    assert "7 of 127 records are bad, more than input.max_bad_fraction 0.01 allows (not JSON: 3; not an object: 2; missing vector: 2)" in told
+    assert "7 of 127 records are bad, more than input.max_bad_fraction 0.01 allows (not JSON: 3; missing vector: 2; not an object: 2)" in told
     assert f"see {tmp_path}/out/dead_letter" in told and "to go on from there: tithe select" in told
     assert len(dead_letters(tmp_path / "out")) == 7
     assert not (tmp_path / "out/manifest.json").exists()
@@ -212,8 +212,8 @@ def test_duplicate_ids_are_named(tmp_path: Path, run: Run, files: int) -> None:
     ids[N - 3] = ids[7]
     write_parquet(tmp_path / "corpus", table(N, id=ids), files=files)
     code, told = run(input={"split_bytes": 1024 if files == 2 else 1 << 20})
-    assert code == 1 and "input.id: 'id' is not unique: the same id stands in part-0.parquet at 7 and" in told
-    assert f"part-{files - 1}.parquet at {N // files - 3}" in told
+    assert code == 1 and "input.id: 'id' is not unique: the same id stands in " in told
+    assert "part-0.parquet at 7" in told and f"part-{files - 1}.parquet at {N // files - 3}" in told
     code, again = run(input={"split_bytes": 1024 if files == 2 else 1 << 20})
     assert (code, again) == (1, told)  # the finished embedding does not hide it
 

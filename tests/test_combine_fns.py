@@ -106,14 +106,15 @@ def embed_totals() -> list[Any]:
 
 
 def read_embed_totals(output: EmbedTotals) -> Any:
-    return dataclasses.replace(output, dead=sorted(output.dead), bad=dict(output.bad))
+    return {**vars(output), "dead": sorted(output.dead)}
 
 
 def answers() -> list[Any]:
-    order = rng(0).permutation(3 * N).reshape(N, 3)
-    losses = [np.where(rows % 7 == 0, np.nan, rows / 2.0) for rows in order]
-    failed = [{int(row): f"reason {row}" for row in rows if row % 7 == 0} for rows in order]
-    return [[Answers(rows, *said, i)] for i, (rows, *said) in enumerate(zip(order, losses, failed, strict=True))]
+    out = []
+    for i, rows in enumerate(rng(0).permutation(3 * N).reshape(N, 3)):
+        failed = {int(row): f"reason {row}" for row in rows if row % 7 == 0}
+        out.append([Answers(rows, np.where(rows % 7 == 0, np.nan, rows / 2.0), failed, i)])
+    return out
 
 
 def near_rows() -> list[Any]:

@@ -84,8 +84,15 @@ def test_the_least_configuration_has_the_documented_defaults(write: Write) -> No
         },
         "cluster": {"count": 200, "rounds": 8, "batch": 0.1, "seed": 1},
         "loss": {"kind": "constant"},
-        "score": {"kind": "plain", "lipschitz": "balanced"},
-        "sample": {"size": 10, "method": "pareto", "seed": 17},
+        "score": {"kind": None, "lipschitz": None, "power": 2, "floor": None, "neighbors": None},
+        "sample": {
+            "size": 10,
+            "epsilon": None,
+            "delta": None,
+            "standard_error": None,
+            "method": "systematic",
+            "seed": 17,
+        },
         "output": {"path": "out", "work": None, "keep_work": True},
     }
 
@@ -96,8 +103,11 @@ def test_the_least_configuration_has_the_documented_defaults(write: Write) -> No
         ("embed", "{kind: column, column: v, label: y, label_kind: number, label_weight: 0}"),
         ("embed", "{kind: tfhub, handle: models/use, field: text, signature: s, input: i, output: o, batch: 8}"),
         ("embed", "{kind: model, handler: 'a.b:c.d', field: text, code: a.py, batch: 1}"),
-        ("loss", "{kind: column, column: loss}"),
-        ("loss", "{kind: model, function: losses:loss, code: losses.py, batch: 4}"),
+        ("loss", "{kind: none}"),
+        ("loss", "{kind: column, column: loss, pilot: 50, max_calls: 300}"),
+        ("loss", "{kind: file, path: losses.csv, pilot: 50, max_calls: 300}"),
+        ("loss", "{kind: model, function: losses:loss, code: losses.py, batch: 4, retries: 0, pilot: 20}"),
+        ("score", "{kind: plain, lipschitz: balanced, power: 1, floor: 0.5}"),
     ],
 )
 def test_every_kind_loads(write: Write, section: str, text: str) -> None:
@@ -167,8 +177,12 @@ def test_an_override_does_not_reach_what_an_alias_shares(write: Write) -> None:
         ("=3", "--set =3: not of the form section.key=value"),
         ("sample..size=3", "--set sample..size=3: not of the form section.key=value"),
         ("input.files.x=3", "--set input.files.x=3: input.files has no keys of its own; its value is 'a.jsonl'"),
-        ("sample.size=-1", "sample.size: -1 cannot be used; give an integer of at least 1"),
-        ("sample.sice=1", "sample.sice: unknown key; did you mean size?; sample has size, method, seed"),
+        ("sample.size=-1", "sample.size: -1 cannot be used; give an integer of at least 1 or null"),
+        (
+            "sample.sice=1",
+            "sample.sice: unknown key; did you mean size?; "
+            "sample has size, epsilon, delta, standard_error, method, seed",
+        ),
     ],
 )
 def test_bad_overrides(refusal: Refusal, override: str, text: str) -> None:
@@ -224,13 +238,45 @@ def test_an_override_that_is_no_yaml_says_how_to_quote_it(refusal: Refusal) -> N
             "cluster.seed: 9223372036854775808 cannot be used; give an integer from 0 to 9223372036854775807",
         ),
         ("cluster=[1]", "cluster: [1] cannot be used; give a mapping with the keys count, rounds, batch, seed"),
-        ("score.lipschitz=true", "score.lipschitz: true cannot be used; give a number of at least 0 or balanced"),
-        ("score.lipschitz=-1", "score.lipschitz: -1 cannot be used; give a number of at least 0 or balanced"),
+        ("score.lipschitz=true", "score.lipschitz: true cannot be used; give a number of at least 0, balanced or null"),
+        ("score.lipschitz=-1", "score.lipschitz: -1 cannot be used; give a number of at least 0, balanced or null"),
         (
             "score.lipschitz=balancd",
             'score.lipschitz: "balancd" cannot be used; '
-            "give a number of at least 0 or balanced; did you mean balanced?",
+            "give a number of at least 0, balanced or null; did you mean balanced?",
         ),
+        (
+            "score.kind=smoothd",
+            'score.kind: "smoothd" cannot be used; give smoothed, plain or null; did you mean smoothed?',
+        ),
+        ("score.power=3", "score.power: 3 cannot be used; give 1 or 2"),
+        ("score.floor=1.5", "score.floor: 1.5 cannot be used; give a number from 0 to 1 or null"),
+        ("score.neighbors=0", "score.neighbors: 0 cannot be used; give an integer from 1 to 32 or null"),
+        (
+            "cluster.count=automatic",
+            'cluster.count: "automatic" cannot be used; give an integer of at least 1 or auto; did you mean auto?',
+        ),
+        ("sample.epsilon=1", "sample.epsilon: 1 cannot be used; give a number above 0, below 1 or null"),
+        ("sample.delta=0", "sample.delta: 0 cannot be used; give a number above 0, below 1 or null"),
+        ("sample.standard_error=2", "sample.standard_error: 2 cannot be used; give a number above 0, below 1 or null"),
+        (
+            "sample.method=systemtic",
+            'sample.method: "systemtic" cannot be used; '
+            "give systematic, pareto, multinomial or poisson; did you mean systematic?",
+        ),
+        (
+            "loss={kind: column, column: loss, pilot: -1}",
+            "loss.pilot: -1 cannot be used; give an integer of at least 0",
+        ),
+        (
+            "loss={kind: file, path: a.csv, max_calls: 0}",
+            "loss.max_calls: 0 cannot be used; give an integer of at least 1 or null",
+        ),
+        (
+            "loss={kind: model, function: 'a:b', retries: 11}",
+            "loss.retries: 11 cannot be used; give an integer from 0 to 10",
+        ),
+        ("loss={kind: file}", "loss.path: missing; give text"),
         ("output.keep_work=1", "output.keep_work: 1 cannot be used; give true or false"),
         (
             "loss={kind: model, function: losses.loss}",
@@ -302,13 +348,15 @@ def test_an_empty_file_lacks_what_must_be_given(refusal: Refusal) -> None:
         "input: missing; give a mapping with the keys files, format, id, split_bytes, max_record_bytes, "
         "max_bad_fraction, on_bad_file",
         "embed: missing; give a mapping with the key kind: column, hashing, tfhub or model",
-        "sample: missing; give a mapping with the keys size, method, seed",
+        "sample: missing; give a mapping with the keys size, epsilon, delta, standard_error, method, seed",
         "output: missing; give a mapping with the keys path, work, keep_work",
     ]
 
 
 def test_all_mistakes_are_told_at_once(refusal: Refusal) -> None:
-    text = "input: {files: a, files: b}\nembed: {kind: hashing, fields: 3, dimension: 0}\nsample: {}\noutputs: {}\n"
+    text = (
+        "input: {files: a, files: b}\nembed: {kind: hashing, fields: 3, dimension: 0}\nsample: {size: 0}\noutputs: {}\n"
+    )
     assert [line.split(":")[0] for line in refusal(text, "cluster.count=0", "x")] == [
         "input.files",
         "--set x",
@@ -376,6 +424,76 @@ def test_keys_given_twice(refusal: Refusal, text: str, line: str) -> None:
     assert told.startswith(line)
 
 
+# What one key demands of another
+
+LOSSES = "{kind: column, column: loss}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        (["sample={}"], "sample.size: missing; give it, or sample.standard_error for a size from the pilot"),
+        (["sample.size=null"], "sample.size: missing; give it, or sample.standard_error"),
+        (
+            ["sample={size: 3, standard_error: 0.1}", f"loss={LOSSES}"],
+            "sample: size and standard_error both set the size; give one of them",
+        ),
+        (["sample.delta=0.1"], "sample.epsilon and sample.delta go together"),
+        (
+            ["sample={epsilon: 0.1, delta: 0.1, method: multinomial}"],
+            "sample.epsilon: the promise holds for sample.method multinomial, score.kind plain and a number for",
+        ),
+        (
+            ["sample={epsilon: 0.1, delta: 0.1}", "score={kind: plain, lipschitz: 2}"],
+            "sample.epsilon: the promise holds for sample.method multinomial",
+        ),
+        (
+            ["sample={epsilon: 0.1, delta: 0.1, method: multinomial}", "score={kind: plain, lipschitz: 2, floor: 1}"],
+            "score.floor: with sample.epsilon it must be below 1",
+        ),
+        (["sample={standard_error: 0.1}"], "sample.standard_error: needs a pilot"),
+        (["cluster.count=auto"], "cluster.count: auto needs loss.max_calls"),
+        (
+            ["cluster.count=auto", "sample={standard_error: 0.1}", "loss={kind: column, column: l, max_calls: 300}"],
+            "cluster.count: auto needs sample.size",
+        ),
+        (
+            ["cluster.count=auto", "loss={kind: column, column: l, max_calls: 200}"],
+            "loss.max_calls: 200 is below cluster.count + loss.pilot = 201; raise it, or lower these",
+        ),
+        (
+            ["loss={kind: column, column: l, max_calls: 399}"],
+            "loss.max_calls: 399 is below cluster.count + loss.pilot = 4",
+        ),
+        (["loss={kind: none}", "sample.method=pareto"], "sample.method: pareto with loss.kind none would be"),
+        (["score.kind=smoothed"], "score.kind: smoothed needs losses, and loss.kind is constant; use plain"),
+        (["loss={kind: column, column: l, pilot: 19}"], "loss.pilot: 19 is too few to choose a smoothed proxy"),
+        ([f"loss={LOSSES}", "score.lipschitz=balanced"], "score.lipschitz: balanced goes with score.kind plain"),
+        ([f"loss={LOSSES}", "score.power=1"], "score.power: 1 goes with score.kind plain"),
+        (["score.neighbors=3"], "score.neighbors: goes with score.kind smoothed"),
+    ],
+)
+def test_keys_that_do_not_go_together(refusal: Refusal, overrides: list[str], text: str) -> None:
+    (line,) = refusal(LEAST, *overrides)
+    assert line.startswith(text)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["sample={epsilon: 0.1, delta: 0.1, method: multinomial}", "score={kind: plain, lipschitz: 0, floor: 0.2}"],
+        ["sample={standard_error: 0.1}", f"loss={LOSSES}"],
+        ["cluster.count=auto", "loss={kind: column, column: l, max_calls: 201}"],
+        ["loss={kind: column, column: l, max_calls: 400}"],
+        ["loss={kind: column, column: l, pilot: 0}", "score={kind: plain, lipschitz: balanced, power: 1}"],
+        [f"loss={LOSSES}", "score={lipschitz: 3, floor: 1, neighbors: 32}"],
+        ["loss={kind: none}"],
+    ],
+)
+def test_keys_that_go_together(write: Write, overrides: list[str]) -> None:
+    load(write(LEAST), overrides)
+
+
 # Help
 
 
@@ -391,11 +509,14 @@ def test_the_example_loads_and_has_every_key_with_a_comment(write: Write) -> Non
             assert before.startswith("# "), f"no comment above {line}"
 
 
-@pytest.mark.parametrize("kind", ["column", "tfhub", "model"])
-@pytest.mark.parametrize("section", ["embed", "loss"])
+@pytest.mark.parametrize(
+    ("section", "kind"),
+    [
+        *(("embed", kind) for kind in ("column", "tfhub", "model")),
+        *(("loss", kind) for kind in ("constant", "none", "column", "file", "model")),
+    ],
+)
 def test_the_other_kinds_of_the_example_load_without_their_comment_signs(write: Write, section: str, kind: str) -> None:
-    if section == "loss" and kind == "tfhub":
-        kind = "constant"
     text = example()
     block = text[text.index(f"\n{section}:") :].split("\n\n# ")[0]
     if kind != "constant":

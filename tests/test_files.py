@@ -18,7 +18,7 @@ from apache_beam.io.filesystem import FileMetadata, FileSystem
 
 from tithe.transforms.errors import InputError, UsageError
 from tithe.transforms.fetch import read_chosen
-from tithe.transforms.files import compression, file_format, match_files, open_bytes, write_atomically
+from tithe.transforms.files import compression, file_format, match_files, open_bytes, write_atomically, write_measured
 from tithe.transforms.records import read_split
 from tithe.transforms.splits import plan_splits
 
@@ -175,7 +175,7 @@ def test_remote_files() -> None:
 
 def test_a_remote_parquet_file_is_planned_read_and_fetched() -> None:
     table = pa.table({"i": range(100), "s": [str(i) for i in range(100)]})
-    written = write_atomically("store://b/x.parquet", lambda stream: pq.write_table(table, stream, row_group_size=30))
+    written = write_measured("store://b/x.parquet", lambda stream: pq.write_table(table, stream, row_group_size=30))
     files = match_files(["store://b/*.parquet"])
     assert files[0].size == written.bytes
     splits, _, schema = plan_splits(files, "parquet", 1024, "error")
@@ -233,7 +233,7 @@ def test_a_file_is_written_whole_or_not_at_all(scheme: str, tmp_path: Path) -> N
     with pytest.raises(KeyError):
         write_atomically(path, broken)
     assert content() is None
-    assert write_atomically(path, b"first") == (5, hashlib.sha256(b"first").hexdigest())
+    assert write_measured(path, b"first") == (5, hashlib.sha256(b"first").hexdigest())
     with pytest.raises(KeyError):
         write_atomically(path, broken)
     assert content() == b"first"
@@ -242,7 +242,7 @@ def test_a_file_is_written_whole_or_not_at_all(scheme: str, tmp_path: Path) -> N
         stream.write(b"sec")
         stream.write(memoryview(b"ond"))
 
-    assert write_atomically(path, twice) == (6, hashlib.sha256(b"second").hexdigest())
+    assert write_measured(path, twice) == (6, hashlib.sha256(b"second").hexdigest())
     assert content() == b"second"
     assert set(ObjectStore.objects) <= {path}
     if not scheme:

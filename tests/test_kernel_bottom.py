@@ -1,5 +1,7 @@
 """Bottom-s samples, and the chances that their keys give."""
 
+from random import Random
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -30,11 +32,11 @@ def test_the_first_of_all_in_order(pairs: list[tuple[float, int]], size: int) ->
 
 @given(KEYS, st.integers(0, 10), st.integers(1, 6), st.randoms())
 def test_any_partition_merges_to_the_same(
-    pairs: list[tuple[float, int]], size: int, parts: int, random: object
+    pairs: list[tuple[float, int]], size: int, parts: int, random: Random
 ) -> None:
     rows = rows_of(pairs)
     order = list(range(len(rows)))
-    random.shuffle(order)  # type: ignore[attr-defined]
+    random.shuffle(order)
     merged = rows[:0]
     for part in np.array_split(np.array(order, np.int64), parts):
         merged = bottom(np.concatenate([bottom(rows[part], size), merged]), size)

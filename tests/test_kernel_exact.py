@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from random import Random
 
 import numpy as np
 import pytest
@@ -29,10 +30,10 @@ def test_scalars_as_fractions(values: list[float]) -> None:
 
 
 @given(st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=30), st.randoms())
-def test_scalars_in_any_order(values: list[float], random: object) -> None:
+def test_scalars_in_any_order(values: list[float], random: Random) -> None:
     total = exact.exact_sum(np.array(values))
     assert exact.to_float(total) == math.fsum(values)
-    random.shuffle(values)  # type: ignore[attr-defined]
+    random.shuffle(values)
     half = len(values) // 2
     parts = exact.exact_sum(np.array(values[:half])) + exact.exact_sum(np.array(values[half:]))
     assert parts == total
@@ -113,7 +114,7 @@ def test_vectors_as_fractions(outliers: int) -> None:
     sums = exact.vector_sums(x, clusters, exponent)
     assert sums.clusters.tolist() == sorted(set(clusters.tolist()))
     assert sums.counts.tolist() == [np.count_nonzero(clusters == c) for c in sums.clusters]
-    assert (sums.clusters.dtype, sums.counts.dtype, sums.limbs.dtype) == (np.int64, np.int64, np.int64)
+    assert all(array.dtype == np.int64 for array in vars(sums).values())
     expected = fraction_vectors(x, clusters, exponent)
     assert units(sums.limbs) == expected
     unit = Fraction(2) ** (exponent - exact.FRACTION)

@@ -66,7 +66,7 @@ def test_text_is_its_bytes_in_utf8(text: str) -> None:
 def test_an_integer_is_its_value_whatever_its_width(values: list[int]) -> None:
     wide = hashing.hash_integers(np.array(values, np.int64))
     assert wide.tolist() == [scalar_mix(v & MASK) for v in values]
-    narrow: NDArray[np.int64] = np.array(values, np.int32)  # type: ignore[assignment]
+    narrow: NDArray[np.int64] = np.array(values, np.int32)
     assert np.array_equal(hashing.hash_integers(narrow), wide)
 
 

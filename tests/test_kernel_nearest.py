@@ -34,7 +34,7 @@ def search(x: Vectors, points: Vectors, q: int, height: int | None = None) -> Fo
 
 def check(x: Vectors, points: Vectors, q: int) -> None:
     index, squared = search(x, points, q)
-    assert (index.dtype, squared.dtype, index.shape) == (np.int32, np.float64, (len(x), q))
+    assert index.dtype == np.int32 and squared.dtype == np.float64 and index.shape == squared.shape == (len(x), q)
     expected, distances = brute(x, points, q)
     np.testing.assert_array_equal(index, expected)
     np.testing.assert_allclose(squared, distances, rtol=1e-13)

@@ -35,14 +35,15 @@ from tithe.transforms.kernels.threshold import solve
 from tithe.transforms.parallel import read_plan
 
 SIZE, SEED = 200, 17
+METHODS = ("pareto", "multinomial")
 PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
 ALL_ROWS = oracle.Settings(count=20, rounds=8, batch=1.0, seed=1)
 # Few enough rows for some clusters to find none in the last batch, and some centers none in any.
 MINI_BATCHES = oracle.Settings(count=60, rounds=3, batch=0.1, seed=3)
 RUNS = [
-    pytest.param((MINI_BATCHES, ()), id="mini-batches"),
-    pytest.param((ALL_ROWS, ()), id="all rows", marks=pytest.mark.slow),
-    pytest.param((MINI_BATCHES, PROCESSES), id="mini-batches in processes", marks=pytest.mark.slow),
+    pytest.param((MINI_BATCHES, METHODS, ()), id="mini-batches"),
+    pytest.param((ALL_ROWS, METHODS, ()), id="all rows", marks=pytest.mark.slow),
+    pytest.param((MINI_BATCHES, METHODS[:1], PROCESSES), id="in processes", marks=pytest.mark.slow),
 ]
 
 
@@ -66,7 +67,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished selection by both samplers, and what the oracle says of its clustering."""
+    """A finished selection by some samplers, and what the oracle says of its clustering."""
 
     settings: oracle.Settings
     output: Path
@@ -98,7 +99,7 @@ def digits() -> Digits:
 
 @pytest.fixture(scope="module", params=RUNS)
 def run(request: pytest.FixtureRequest, digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    settings, options = request.param
+    settings, methods, options = request.param
     folder = tmp_path_factory.mktemp("digits")
     table = pa.table({"id": digits.ids, "vector": fixed_lists(digits.vectors), "loss": digits.losses})
     write_parquet(folder / "corpus", table, files=2, row_group=300)
@@ -117,7 +118,7 @@ def run(request: pytest.FixtureRequest, digits: Digits, tmp_path_factory: pytest
             # The corpus is small: let a round read as little as the configuration says.
             few = {"batch": settings.batch}
             patch.setattr(tithe.select, "ClusterTask", lambda **given: ClusterTask(**{**given, **few}))
-        for method in ("pareto", "multinomial"):
+        for method in methods:
             arguments = ["--quiet", "--set", f"sample.method={method}", *(["--", *options] if options else [])]
             assert select(config, *arguments) == 0
             samples[method], manifests[method] = sample(output), manifest(output)
@@ -160,25 +161,26 @@ def test_the_proxies_are_those_of_the_oracle(run: Run, digits: Digits) -> None:
     np.testing.assert_array_equal(losses, digits.losses[run.expected.representatives])
 
 
-@pytest.mark.parametrize("method", ["pareto", "multinomial"])
-def test_the_draws_are_those_of_the_oracle(run: Run, digits: Digits, method: str) -> None:
+def test_the_draws_are_those_of_the_oracle(run: Run, digits: Digits) -> None:
     proxy = oracle.proxies(digits.losses, run.expected)
-    draw = oracle.draw_pareto if method == "pareto" else oracle.draw_multinomial
-    expected = draw(proxy, oracle.id_hashes(digits.ids), SEED, SIZE)
-    table = run.samples[method]
-    rows = [int(name.removeprefix("digit-")) for name in table.column("id").to_pylist()]
-    assert rows == sorted(expected)  # the files follow each other in the order of the corpus
-    drawn = [expected[row] for row in rows]
-    columns = {
-        name: table.column(f"tithe_{name}").to_numpy()
-        for name in ("multiplicity", "probability", "weight", "cluster", "distance", "proxy")
-    }
-    assert columns["multiplicity"].tolist() == [d.multiplicity for d in drawn] and columns["multiplicity"].sum() == SIZE
-    np.testing.assert_allclose(columns["probability"], [d.expected for d in drawn], rtol=1e-6)
-    np.testing.assert_allclose(columns["weight"], [d.multiplicity / d.expected for d in drawn], rtol=1e-6)
-    np.testing.assert_array_equal(columns["cluster"], run.expected.cluster[rows])
-    np.testing.assert_allclose(columns["distance"], np.sqrt(run.expected.squared[rows]), rtol=1e-6)
-    np.testing.assert_allclose(columns["proxy"], proxy[rows], rtol=1e-6)
+    draws = {"pareto": oracle.draw_pareto, "multinomial": oracle.draw_multinomial}
+    for method, table in run.samples.items():
+        expected = draws[method](proxy, oracle.id_hashes(digits.ids), SEED, SIZE)
+        rows = [int(name.removeprefix("digit-")) for name in table.column("id").to_pylist()]
+        assert rows == sorted(expected)  # the files follow each other in the order of the corpus
+        drawn = [expected[row] for row in rows]
+        found = {name: table.column(name).to_numpy() for name in table.column_names if name.startswith("tithe_")}
+        assert found["tithe_multiplicity"].tolist() == [d.multiplicity for d in drawn]
+        assert found["tithe_multiplicity"].sum() == SIZE
+        np.testing.assert_array_equal(found["tithe_cluster"], run.expected.cluster[rows])
+        columns: dict[str, NDArray[np.float64]] = {
+            "probability": np.array([d.expected for d in drawn]),
+            "weight": np.array([d.multiplicity / d.expected for d in drawn]),
+            "distance": np.sqrt(run.expected.squared[rows]),
+            "proxy": proxy[rows],
+        }
+        for name, values in columns.items():
+            np.testing.assert_allclose(found[f"tithe_{name}"], values, rtol=1e-6, err_msg=f"{method} {name}")
 
 
 # Over seeds
@@ -201,7 +203,7 @@ def draws_over_seeds(run: Run, method: str, seeds: int) -> Iterator[NDArray[np.v
         yield gather_draws(reservoir.extract_output(accumulator))
 
 
-@pytest.mark.parametrize("method", ["pareto", "multinomial"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("run", RUNS[:1], indirect=True)
 def test_the_estimated_total_loss_over_400_seeds(run: Run, digits: Digits, method: str) -> None:
     loss_of = dict(zip(oracle.id_hashes(digits.ids).tolist(), digits.losses.tolist(), strict=True))

@@ -167,6 +167,39 @@ def open_bytes(path: str, packed: str | None = None, buffer_bytes: int = 1 << 20
     return io.BufferedReader(stream, buffer_bytes)
 
 
+Content = bytes | Callable[[IO[bytes]], object]
+"""What a file is to hold: bytes, or a function that writes them, front to back, to the stream it is given."""
+
+
+def write_atomically(path: str, content: Content) -> None:
+    """Writes a file that has its name only once it is whole, replacing one that is there; makes local folders.
+
+    The unfinished file lies in a folder `tmp` beside the final one; its name tells the writer, so that two attempts at
+    one part do not mix.
+
+    Raises InputError where the file cannot be written (no space, no permission).
+    """
+    try:
+        if is_remote(path):
+            _write_remote(path, content)
+        else:
+            _write_local(path, content)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}; check output.path") from error
+
+
+def write_measured(path: str, content: Content) -> Written:
+    """Writes a file as `write_atomically` does, and tells its size and digest."""
+    measured: list[_Measured] = []
+
+    def measure(stream: IO[bytes]) -> None:
+        measured.append(_Measured(stream))
+        _fill(measured[0], content)  # type: ignore[arg-type]  # a raw stream that can only be written
+
+    write_atomically(path, measure)
+    return measured[0].written()
+
+
 class _Measured(io.RawIOBase):
     """Passes bytes on to a stream, and keeps their number and digest."""
 
@@ -188,28 +221,11 @@ class _Measured(io.RawIOBase):
         return Written(self._bytes, self._digest.hexdigest())
 
 
-def write_atomically(path: str, content: bytes | Callable[[IO[bytes]], object]) -> Written:
-    """Writes a file that has its name only once it is whole, replacing one that is there; makes local folders.
-
-    `content` is the bytes, or a function that writes them, front to back, to the stream it is given. The unfinished
-    file lies in a folder `tmp` beside the final one; its name tells the writer, so that two attempts at one part do not
-    mix.
-
-    Raises InputError where the file cannot be written (no space, no permission).
-    """
-    try:
-        return _write_remote(path, content) if is_remote(path) else _write_local(path, content)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}; check output.path") from error
-
-
-def _fill(stream: IO[bytes], content: bytes | Callable[[IO[bytes]], object]) -> Written:
-    measured = _Measured(stream)
+def _fill(stream: IO[bytes], content: Content) -> None:
     if isinstance(content, bytes):
-        measured.write(content)
+        stream.write(content)
     else:
-        content(measured)  # type: ignore[arg-type]  # a raw stream that can only be written
-    return measured.written()
+        content(stream)
 
 
 def _unfinished(path: str) -> str:
@@ -217,25 +233,24 @@ def _unfinished(path: str) -> str:
     return f"{folder}/tmp/{name}.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}"
 
 
-def _write_local(path: str, content: bytes | Callable[[IO[bytes]], object]) -> Written:
+def _write_local(path: str, content: Content) -> None:
     path = os.path.abspath(path)
     unfinished = _unfinished(path)
     os.makedirs(os.path.dirname(unfinished), exist_ok=True)
     try:
         with open(unfinished, "wb") as stream:
-            written = _fill(stream, content)
+            _fill(stream, content)
         os.replace(unfinished, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.remove(unfinished)
         raise
-    return written
 
 
-def _write_remote(path: str, content: bytes | Callable[[IO[bytes]], object]) -> Written:
+def _write_remote(path: str, content: Content) -> None:
     # Closing a remote file publishes it, also after an error: so nothing is opened before all its bytes are there.
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
-        written = _fill(spool, content)
+        _fill(spool, content)
         spool.seek(0)
         # An object appears when it is closed; a distributed file system with folders shows a file as it grows.
         with_folders = FileSystems.get_filesystem(path).has_dirs()
@@ -246,4 +261,3 @@ def _write_remote(path: str, content: bytes | Callable[[IO[bytes]], object]) -> 
             if FileSystems.exists(path):
                 FileSystems.delete([path])
             FileSystems.rename([target], [path])
-    return written

@@ -27,12 +27,14 @@ def leave_one_out(anchors: NDArray[np.void], points: nearest.Points, q: int) -> 
     own[~own.any(1), -1] = True
     out = np.empty(len(numbers), [("number", "<i8"), ("hash", "<u8"), *score_dtype(q).descr])
     out["number"], out["hash"] = numbers, anchors["hash"][numbers]
-    out["anchor"], out["squared"] = index[~own].reshape(-1, q), squared[~own].reshape(-1, q)
+    out["anchor"], out["squared"] = index[~own].reshape(len(numbers), q), squared[~own].reshape(len(numbers), q)
     return out
 
 
 def write_leave_one_out(anchors: str, path: str, neighbors: int) -> None:
-    """Writes the pilot with its neighbours; fewer of these where there are too few anchors."""
+    """Writes the pilot with its neighbours; empty where there is one anchor alone, which has none."""
     found = vectors.read_array(anchors)
-    q = min(neighbors, len(found) - 1)
+    if len(found) == 1:
+        found["pilot"] = False
+    q = max(1, min(neighbors, len(found) - 1))
     vectors.write_array(path, leave_one_out(found, prepared_anchors(anchors), q))

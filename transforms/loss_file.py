@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import apache_beam as beam
@@ -66,24 +67,24 @@ def write_loss_file(anchors: str, plan: str, reading: Reading, path: str) -> Non
         lines = "".join(json.dumps(r, ensure_ascii=False, default=repr) + "\n" for r in records)
         write_atomically(path, lines.encode("utf-8", "surrogatepass"))
         return
+    write = pyarrow.csv.write_csv if suffix == ".csv" else pyarrow.parquet.write_table
     names = list(dict.fromkeys(name for record in records for name in record))
-    columns = {name: _column([r.get(name) for r in records], flat=suffix == ".csv") for name in names}
+    columns = {name: _column([record.get(name) for record in records], write) for name in names}
     columns[LOSS] = pa.nulls(len(records), pa.float64())
     table = pa.table(columns)
-    write = pyarrow.csv.write_csv if suffix == ".csv" else pyarrow.parquet.write_table
     write_atomically(path, lambda stream: write(table, pa.PythonFile(stream, mode="w")))
 
 
-def _column(values: list[Any], flat: bool) -> pa.Array:
-    """Values as a column: of their own type where they share one, of JSON text where not, or where it must be flat."""
-    if not (flat and any(isinstance(v, list | dict | bytes) for v in values)):
+def _column(values: list[Any], write: Callable[[Any, Any], object]) -> Any:
+    """Values as a column: of their own type where the file can hold it, of JSON text where not."""
+    if write is pyarrow.parquet.write_table or not any(isinstance(value, bytes) for value in values):
         try:
-            return pa.array(values)
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            column = pa.array(values)
+            write(pa.table({"": column}), pa.BufferOutputStream())
+            return column
+        except (pa.ArrowException, ValueError, TypeError, OverflowError):
             pass
-    return pa.array(
-        [None if v is None else json.dumps(v, ensure_ascii=False, default=repr) for v in values], pa.string()
-    )
+    return pa.array([None if value is None else json.dumps(value, default=repr) for value in values], pa.string())
 
 
 def read_loss_file(path: str) -> dict[str, list[Any]]:
@@ -92,11 +93,9 @@ def read_loss_file(path: str) -> dict[str, list[Any]]:
     try:
         with open_source(path) as source:
             if suffix == ".parquet":
-                table = pyarrow.parquet.read_table(source)
+                table = pyarrow.parquet.ParquetFile(source).read([ID, LOSS])
             elif suffix == ".csv":
-                # Ids are text even where each looks like a number.
-                types = pyarrow.csv.ConvertOptions(column_types={ID: pa.string()})
-                table = pyarrow.csv.read_csv(source, convert_options=types)
+                table = _read_csv(source.read())
             else:
                 rows = [json.loads(line) for line in source.read().splitlines() if line.strip()]
                 return {name: [row.get(name) for row in rows] for name in (ID, LOSS)}
@@ -105,7 +104,27 @@ def read_loss_file(path: str) -> dict[str, list[Any]]:
     for name in (ID, LOSS):
         if name not in table.column_names:
             raise InputError(f"loss.path: {path} has no column {name!r}; keep the columns of the file that tithe wrote")
-    return {name: table.column(name).to_pylist() for name in (ID, LOSS)}
+    columns = {name: table.column(name).to_pylist() for name in (ID, LOSS)}
+    if suffix == ".csv":
+        columns[LOSS] = [_number(value) for value in columns[LOSS]]
+    return columns
+
+
+def _read_csv(content: bytes) -> Any:
+    """Reads the columns as text: ids may look like numbers, and a bad loss is to be told as it stands."""
+    types = pyarrow.csv.ConvertOptions(column_types={ID: pa.string(), LOSS: pa.string()})
+    # A record may hold line ends, and be longer than a block.
+    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    block = pyarrow.csv.ReadOptions(block_size=max(1 << 20, len(content)))
+    return pyarrow.csv.read_csv(pa.BufferReader(content), block, parse, types)
+
+
+def _number(text: str | None) -> float | str | None:
+    """Returns a loss from CSV: None where nothing is filled in, the text itself where it is no number."""
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return text
 
 
 def is_filled(columns: dict[str, list[Any]]) -> bool:

@@ -26,6 +26,9 @@ GROUP = 256
 FIRST_PAUSE = 1.0
 """Seconds before a failed batch is tried again; each further pause is twice as long."""
 
+HOPELESS = 32
+"""Failures without a single answer after which a group is given up: it is the model that is broken, not the records."""
+
 
 @dataclass
 class Answers:
@@ -85,6 +88,8 @@ class ModelLosses:
         batch: records in a call.
         retries: of a failed batch.
         cache: folder of the answers so far.
+
+    A record is given to the function alone where its batch fails in spite of the retries, to find the one at fault.
     """
 
     function: UserCode
@@ -100,49 +105,54 @@ class ModelLosses:
         known = {i: cache.get(digest) for i, digest in enumerate(digests) if cache.get(digest) is not None}
         failed: dict[int, str] = {}
         asked = [i for i in range(len(records)) if i not in known]
+        answered = 0
         for low in range(0, len(asked), self.batch):
             rows = asked[low : low + self.batch]
-            answers, reasons = self._ask_batch(
-                [records[i] for i in rows], f"{some.piece.name} at {some.positions[rows[0]]}"
-            )
+            first = f"{some.piece.name} at {some.positions[rows[0]]}"
+            # Where pauses have not helped, and nothing has been answered since, more of them would only take time.
+            retries = self.retries if answered or not failed else 0
+            answers, reasons = self._ask_batch([records[i] for i in rows], first, retries)
+            answered += len(answers)
             said = {rows[j]: value for j, value in answers.items()}
-            where = Located(some.piece, some.positions[list(said)], some.rows[list(said)])
-            losses = checked_losses(list(said.values()), where, self.function.key)
-            known.update(zip(said, losses.tolist(), strict=True))
-            cache.keep({digests[i]: known[i] for i in said})
             failed.update({int(some.rows[rows[j]]): reason for j, reason in reasons.items()})
+            if not answered and len(failed) >= HOPELESS:
+                raise InputError(
+                    f"{self.function.key}: {self.function.reference!r} failed on each of the first {len(failed)} "
+                    f"records of {some.piece.name}: {next(iter(failed.values()))}"
+                )
+            if said:
+                where = Located(some.piece, some.positions[list(said)], some.rows[list(said)])
+                losses = checked_losses(list(said.values()), where, self.function.key)
+                known.update(zip(said, losses.tolist(), strict=True))
+                cache.keep({digests[i]: known[i] for i in said})
         losses = np.array([known.get(i, np.nan) for i in range(len(records))])
         return Answers(some.rows, losses, failed, len(asked))
 
-    def _ask_batch(self, records: list[dict[str, Any]], first: str) -> tuple[dict[int, Any], dict[int, str]]:
+    def _ask_batch(
+        self, records: list[dict[str, Any]], first: str, retries: int
+    ) -> tuple[dict[int, Any], dict[int, str]]:
         """Answers by place in the batch, and reasons for those on which the model failed, each asked alone then."""
         call = load_once(repr(self.function), self._load)
-        for attempt in range(self.retries + 1):
+        for attempt in range(retries + 1):
             try:
                 return dict(enumerate(self._call(call, records, first))), {}
             except TitheError:
                 raise
             except Exception as error:
-                last = error
-                if attempt < self.retries:
+                last = f"{type(error).__name__}: {error}"
+                if attempt < retries:
                     time.sleep(FIRST_PAUSE * 2**attempt)
+        if len(records) == 1:
+            return {}, {0: last}
         answers: dict[int, Any] = {}
         reasons: dict[int, str] = {}
         for i, record in enumerate(records):
-            if len(records) == 1:
-                reasons[i] = f"{type(last).__name__}: {last}"
-                break
             try:
                 [answers[i]] = self._call(call, [record], first)
             except TitheError:
                 raise
             except Exception as error:
                 reasons[i] = f"{type(error).__name__}: {error}"
-        if len(records) > 1 and not answers:
-            raise InputError(
-                f"{self.function.key}: {self.function.reference!r} failed on each of {len(records)} records "
-                f"(the first: {first}): {reasons[0]}"
-            )
         return answers, reasons
 
     def _call(self, call: Callable[[list[Any]], Any], records: list[dict[str, Any]], first: str) -> list[Any]:
@@ -191,7 +201,7 @@ def checked_loss(value: Any, place: str, key: str) -> float:
         raise InputError(
             f"{key}: the loss of the record {place} is {str(value)[:80]!r}, which is not a number"
         ) from None
-    if isinstance(value, str) or not 0 <= loss < np.inf:
+    if not 0 <= loss < np.inf:
         raise InputError(
             f"{key}: the loss of the record {place} is {value!r}; a loss must be a finite number, at least 0"
         )

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tithe.transforms.errors import InputError
-from tithe.transforms.files import write_atomically
+from tithe.transforms.files import write_measured
 
 _ROW_GROUP = 8192  # rows; more makes vectors slow to read
 
@@ -27,10 +27,10 @@ def write_sample_part(path: str, format: str, chunks: Sequence[Any], extra: dict
         if len(values) != rows:
             raise ValueError(f"{name} has {len(values)} values for {rows} rows")
     if format == "jsonl":
-        written = write_atomically(path, lambda stream: _write_lines(stream, chunks, extra))
+        written = write_measured(path, lambda stream: _write_lines(stream, chunks, extra))
     else:
         table = _table(chunks, extra)
-        written = write_atomically(path, lambda stream: _write_parquet(stream, table))
+        written = write_measured(path, lambda stream: _write_parquet(stream, table))
     return rows, written.bytes, written.sha256
 
 

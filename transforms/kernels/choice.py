@@ -160,8 +160,14 @@ class Choice:
 
 
 def choose(pilot: Pilot, totals: Totals, lipschitz: float | None, floor: float | None, seed: int) -> Choice:
-    """Chooses the candidate with the smallest estimated variance; of equals the first, constant probabilities before
-    all.
+    """Chooses the candidate with the smallest estimated variance; of equals the first, so constant probabilities.
+
+    Args:
+        pilot: leave-one-out, as is all that is said of the points.
+        totals: of the corpus, from which T follows for every point.
+        lipschitz: pinned, or None for the fitted one.
+        floor: pinned, or None.
+        seed: of the bootstrap.
     """
     found = [
         (point, variance(pilot.losses, probabilities(point, pilot, totals), totals.records))
@@ -246,8 +252,9 @@ def share_above(losses: Floats, proxy: Floats) -> Share:
 
 
 def correlations(losses: Floats, proxy: Floats) -> dict[str, float | None]:
-    """Returns Pearson's and Spearman's correlation of proxy and loss on the pilot; None where one of them does not
-    vary.
+    """Returns Pearson's and Spearman's correlation of proxy and loss on the pilot.
+
+    None for both where one of them does not vary, and of fewer than three records.
     """
     if len(losses) < 3 or np.ptp(losses) == 0 or np.ptp(proxy) == 0:
         return {"pearson": None, "spearman": None}
