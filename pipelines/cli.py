@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say_how_to_go_on(options: argparse.Namespace, given: list[str]) -> None:
-    if options.command == "select":
+    if options.command in ("select", "evaluate"):
         print(f"tithe: to go on from there: tithe {shlex.join(given)}", file=sys.stderr)
 
 
@@ -73,6 +73,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     select.add_argument("--quiet", action="store_true", help="tell warnings and errors only")
     select.set_defaults(call=_select)
+    estimate = commands.add_parser("estimate", help="estimate the total of a value over the corpus from its sample")
+    estimate.add_argument("output", metavar="OUT", help="an output folder (output.path) with a finished sample")
+    estimate.add_argument(
+        "--losses",
+        required=True,
+        metavar="COLUMN|FILE",
+        help="a column of the sample, or a .parquet, .csv or .jsonl file with the sample's ids and a column `loss`",
+    )
+    estimate.add_argument("--column", metavar="NAME", help="the column of the file, where it is not `loss`")
+    estimate.add_argument("--json", action="store_true", help="print JSON")
+    estimate.set_defaults(call=_estimate)
+    evaluate = commands.add_parser(
+        "evaluate", help="compare the errors of ways to draw, on a corpus whose losses are all known"
+    )
+    evaluate.add_argument("config", metavar="CONFIG", help="a configuration with loss.kind column or model")
+    evaluate.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a key, as in cluster.count=500"
+    )
+    evaluate.add_argument("--seeds", type=int, default=200, help="draws for each error without a closed form (200)")
+    evaluate.add_argument("--sizes", metavar="S,S,...", help="sizes of the samples (300,1000,3000)")
+    evaluate.add_argument("--json", metavar="FILE", help="write the numbers to this file")
+    evaluate.add_argument("--picture", metavar="FILE.png", help="draw error against size (needs tithe[report])")
+    evaluate.add_argument("--quiet", action="store_true", help="tell warnings, errors and the tables only")
+    evaluate.set_defaults(call=_evaluate)
     config = commands.add_parser("config", help="print a commented configuration with every key")
     config.add_argument("--schema", action="store_true", help="print the JSON schema instead; editors use it")
     config.set_defaults(call=_config)
@@ -145,6 +169,56 @@ def _summary(manifest: dict[str, Any], output: str) -> None:
         "next: another draw takes a moment: --set sample.size=... or --set sample.seed=...; another "
         "clustering: --set cluster.count=..."
     )
+
+
+def _estimate(options: argparse.Namespace, _: list[str]) -> int:
+    from tithe.beam_options import silence_root_logger
+
+    silence_root_logger()
+    from tithe.estimate import estimate_from, told
+
+    found = estimate_from(options.output, options.losses, options.column)
+    print(json.dumps(found, indent=1) if options.json else told(found))
+    return 0
+
+
+def _evaluate(options: argparse.Namespace, _: list[str]) -> int:
+    from tithe.config import load
+
+    config = load(options.config, options.set)
+    from tithe.beam_options import parse_beam_options, silence_root_logger
+
+    silence_root_logger()
+    from apache_beam.io.filesystems import FileSystems
+
+    from tithe.evaluate import evaluate
+    from tithe.evaluate_report import check_picture, console, draw_picture, print_report
+    from tithe.progress import Progress
+    from tithe.transforms.files import absolute
+    from tithe.transforms.vectors import write_json
+    from tithe.workspace import Workspace
+
+    sizes = _sizes(options.sizes)
+    if options.picture:
+        check_picture(options.picture)
+    run = parse_beam_options([])
+    FileSystems.set_options(run.options())
+    space = Workspace(config.output.path, config.output.work)
+    with space.held():
+        found = evaluate(config, run, space, Progress(options.quiet), options.seeds, sizes)
+    print_report(found, console())
+    if options.json:
+        write_json(absolute(options.json), found)
+    if options.picture:
+        draw_picture(found, options.picture)
+    return 0
+
+
+def _sizes(given: str | None) -> list[int] | None:
+    try:
+        return None if given is None else [int(size) for size in given.split(",")]
+    except ValueError:
+        raise UsageError(f"--sizes {given}: give whole numbers, as in 300,1000,3000") from None
 
 
 def _clean(options: argparse.Namespace, _: list[str]) -> int:

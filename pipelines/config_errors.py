@@ -157,9 +157,9 @@ def bounds(schema: Mapping[str, Any]) -> str:
     return f" of at least {low}" if low is not None else ""
 
 
-def one_of(names: Iterable[str]) -> str:
+def one_of(names: Iterable[object]) -> str:
     """The names as a choice."""
-    *others, last = names
+    *others, last = map(str, names)
     return f"{', '.join(others)} or {last}" if others else last
 
 

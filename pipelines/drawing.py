@@ -179,6 +179,7 @@ class Drawing:
         return out
 
     def choice_facts(self, chosen: "Chosen | None", size: int) -> dict[str, Any] | None:
+        """Returns what the manifest says of a choice; None where nothing was chosen."""
         if chosen is None:
             return None
         found, pilot = chosen.choice, chosen.pilot

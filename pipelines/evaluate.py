@@ -27,7 +27,7 @@ from tithe.evaluate_errors import (
     systematic_errors,
     uniform_error,
 )
-from tithe.evaluate_population import Population, ask_everything, gather_population
+from tithe.evaluate_population import ask_everything, gather_population
 from tithe.progress import Progress
 from tithe.select import NEIGHBORS, Scored, Selection
 from tithe.transforms import vectors
@@ -42,11 +42,16 @@ MAX_RECORDS = 20_000_000
 SIZES = (300, 1000, 3000)
 """Sizes that are tried where none are given."""
 
+SMOOTHED = Score(kind="smoothed")
+"""What `tithe select` does where nothing is pinned."""
+
 DEFAULT = "tithe"
-UNIFORM = "uniform without replacement"
-ALONG = "equal probabilities along the clusters"
-PAPER = "independent draws, plain proxy (the paper's)"
-CONFIGURED = "as configured"
+UNIFORM = "uniform"
+ALONG = "equal, along the clusters"
+PAPER = "independent, plain proxy"
+CONFIGURED = "configured"
+"""Uniform is without replacement; equal probabilities are drawn systematically along the same clusters; independent draws from the plain proxy,
+balanced, over the same anchors are the paper's own."""
 
 FREE, COUNTED = "draws free", "every loss counts"
 
@@ -167,7 +172,7 @@ class Evaluation:
 
     def _errors(self, sizes: list[int]) -> dict[Way, dict[int, Errors]]:
         """The errors of every way at every size, no loss counted."""
-        losses, default = self.losses, self._proxy(DEFAULT, Score())
+        losses, default = self.losses, self._proxy(DEFAULT, SMOOTHED)
         self.chosen = default.chosen
         ways = {
             Way(DEFAULT, True): self._systematic(default.values, default.order, sizes),
@@ -177,8 +182,8 @@ class Evaluation:
         paper = self._proxy(PAPER, Score(kind="plain", lipschitz="balanced")).values
         ways[Way(PAPER, True)] = {size: independent_error(losses, paper, size) for size in sizes}
         sample, score = self.config.sample, self.config.score
-        if sample.method != "systematic" or score != Score():
-            name = f"{CONFIGURED}: {sample.method}, {score.kind or 'smoothed'} proxy"
+        if sample.method != "systematic" or score.model_copy(update={"kind": score.kind or "smoothed"}) != SMOOTHED:
+            name = f"{CONFIGURED}: {sample.method}, {score.kind or SMOOTHED.kind}"
             ways[Way(name, True)] = self._configured(self._proxy(CONFIGURED, score), sizes)
         return ways
 
@@ -265,5 +270,3 @@ class Proxied:
     values: NDArray[np.float64]
     order: NDArray[np.int64]
     chosen: dict[str, Any]
-
-

@@ -32,11 +32,18 @@ def embedder(config: Config) -> tuple[Embedder, str]:
     elif isinstance(embed, TfhubEmbed):
         handle = embed.handle if "://" in embed.handle else absolute(embed.handle)
         made = TfhubEmbedder(handle, (embed.field,), embed.signature, embed.input, embed.output, embed.batch)
+        return made, f"{made!r} {fingerprint(_folder_content(handle))}"
     else:
         code = user_code(embed.handler, embed.code, "embed.handler")
         code.load()
         return ModelEmbedder(code, embed.field, embed.batch), f"model {embed.field} {embed.batch} {code.fingerprint}"
     return made, repr(made)
+
+
+def _folder_content(folder: str) -> list[list[str | int]]:
+    """What tells another model in the same folder: its files with sizes and modification times."""
+    paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    return [[str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
 
 
 def loss_source(config: Config, work: str) -> tuple[LossSource | None, str]:

@@ -135,7 +135,7 @@ def test_another_size_or_seed_runs_the_draw_alone_another_count_starts_at_cluste
     assert made(out) == {"sample"}
     assert manifest(out)["configuration"]["sample"]["size"] == 50 == len(sample(out))
     assert not any(path.exists() for path in old)
-    assert list((out / "sample").iterdir()) == part_paths(out)
+    assert [path for path in (out / "sample").iterdir() if path.is_file()] == part_paths(out)
 
     assert select(config, "--quiet", "--set", "cluster.count=5") == 0
     assert made(out) == {"cluster", "losses", "score", "sample"}

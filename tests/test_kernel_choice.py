@@ -17,7 +17,9 @@ Floats = NDArray[np.float64]
 
 def pilot_of(losses: Floats, suggested: Floats, distances: Floats | None = None) -> Pilot:
     m = len(losses)
-    return Pilot(losses, suggested, np.zeros(m) if distances is None else distances, hashing.hash_integers(np.arange(m)))
+    return Pilot(
+        losses, suggested, np.zeros(m) if distances is None else distances, hashing.hash_integers(np.arange(m))
+    )
 
 
 def corpus(seed: int, n: int, follows: float) -> tuple[Pilot, Totals]:
@@ -109,7 +111,7 @@ def test_pinned_on_noise_says_what_it_costs() -> None:
     pilot, totals = corpus(2, 200, 0.0)
     found = choice.choose(pilot, totals, 0.1, 0.1, 1)
     assert found.point == Point(0.1, 0.1) and found.gain.ratio > 1
-    assert choice.sentence(found).startswith(f"no gain shown over uniform (variance {found.gain.ratio:.2g} of")
+    assert choice.sentence(found).startswith(f"no gain shown over uniform (variance {found.gain.ratio:.3g} of")
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.1, 3.0])
@@ -127,6 +129,8 @@ def test_losses_that_tell_nothing(loss: float, m: int, apart: float) -> None:
     assert not found.gain.shown and not pinned.gain.shown
     for each in (found, pinned):
         assert "no gain shown over uniform" in choice.sentence(each)
+    if loss and m > 1:
+        assert "all equal" in choice.sentence(pinned)
 
 
 def test_two_records_claim_nothing_or_what_they_saw() -> None:
@@ -231,28 +235,31 @@ def percentile(point: Point, pilot: Pilot, totals: Totals, rng: np.random.Genera
     return float(low), float(high)
 
 
+def true_ratio(point: Point, everything: Pilot, totals: Totals) -> float:
+    p = choice.probabilities(point, everything, totals)
+    uniform = np.full(RECORDS, 1 / RECORDS)
+    return choice.variance(everything.losses, p, RECORDS) / choice.variance(everything.losses, uniform, RECORDS)
+
+
 @pytest.mark.slow
 def test_the_interval_holds_the_true_ratio_more_often_than_the_percentile_one() -> None:
-    point = Point(0.0, 0.3)
-    held, plain_held, over, shown = {}, {}, {}, {}
-    for kind in ("light", "heavy", "heavier", "zeros", "noise"):
+    """The least that each holds; `pytest -s` prints what was measured."""
+    point, plain_held, least = Point(0.0, 0.3), 0.0, {"light": 0.9, "heavy": 0.75, "heavier": 0.65, "zeros": 0.75}
+    held = dict.fromkeys([*least, "noise"], 0.0)
+    for kind in held:
         everything, totals = population(kind)
-        true = choice.gain(point, everything, totals, 1).ratio if kind == "never" else true_ratio(point, everything, totals)
-        found, plain = [], []
+        true, found, plain = true_ratio(point, everything, totals), [], []
         for seed in range(PILOTS):
             rng = np.random.default_rng(seed)
             pilot = some_of(everything, rng.choice(RECORDS, M, replace=False))
             found.append(choice.gain(point, pilot, totals, 1))
             plain.append(percentile(point, pilot, totals, rng))
-        held[kind] = sum(g.low <= true <= g.high for g in found) / PILOTS
-        plain_held[kind] = sum(low <= true <= high for low, high in plain) / PILOTS
-        over[kind] = sum(true > g.high for g in found) / PILOTS
-        shown[kind] = sum(g.shown for g in found) / PILOTS
-    print(held, plain_held, over, shown)
-    assert sum(held.values()) > sum(plain_held.values())
-
-
-def true_ratio(point: Point, everything: Pilot, totals: Totals) -> float:
-    p = choice.probabilities(point, everything, totals)
-    uniform = np.full(RECORDS, 1 / RECORDS)
-    return choice.variance(everything.losses, p, RECORDS) / choice.variance(everything.losses, uniform, RECORDS)
+        held[kind] = float(np.mean([g.low <= true <= g.high for g in found]))
+        of_plain = float(np.mean([low <= true <= high for low, high in plain]))
+        shown = float(np.mean([g.shown for g in found]))
+        print(f"{kind}: true {true:.3f}, held {held[kind]:.2f}, percentile {of_plain:.2f}, gain shown {shown:.2f}")
+        plain_held += of_plain
+        assert held[kind] >= least.get(kind, 0.9)
+        # A gain is said where there is one, and never on noise; where most losses are 0, on half of the pilots.
+        assert shown <= 0.02 if true > 1 else shown >= 0.4
+    assert sum(held.values()) > plain_held

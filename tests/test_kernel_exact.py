@@ -154,6 +154,12 @@ def test_vectors_in_any_order_and_division(seed: int, n: int, outliers: int) -> 
     assert np.array_equal(exact.from_limbs(total[whole.clusters], exponent), exact.from_limbs(whole.limbs, exponent))
 
 
+def test_limbs_of_many_blocks_are_carried() -> None:
+    # The low limb alone has more bits than a float64.
+    limbs = np.array([[-(1 << 20), (1 << 60) + 1], [3, -(1 << 41)]])
+    assert exact.from_limbs(limbs, 0).tolist() == [[2.0**-40], [1.0]]
+
+
 def test_one_outlier_leaves_the_other_rows() -> None:
     x = np.full((1000, 1), 1.0, np.float32)
     x[500] = 1e12

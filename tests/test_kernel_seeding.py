@@ -19,9 +19,9 @@ def candidates(m: int, d: int = 3, seed: int = 1) -> Vectors:
 @given(st.integers(2, 30), st.integers(0, 2**32 - 1), st.data())
 def test_no_candidate_is_chosen_twice(m: int, seed: int, data: st.DataObject) -> None:
     rng = np.random.default_rng(seed)
-    # Far from the origin the cheap distances are 0 to the last bit for many.
-    offset = data.draw(st.sampled_from([0.0, 1e4, 1e6]))
-    points = rounds.distinct((candidates(m, 2, seed) + offset).astype(np.float32))
+    # Far from the origin the cheap distances are 0 for many, and not 0 of a candidate to itself.
+    d, offset = data.draw(st.sampled_from([2, 30])), data.draw(st.sampled_from([0.0, 1e4, 1e6]))
+    points = rounds.distinct((candidates(m, d, seed) + offset).astype(np.float32))
     weights = np.maximum(rng.integers(0, 3, len(points)), 1e-9)
     count = data.draw(st.integers(0, max(len(points) - 1, 0)))
     chosen = plus_plus(points, weights, count, seed)

@@ -34,6 +34,8 @@ from tithe.transforms.kernels import estimators, exact
 from tithe.transforms.kernels.threshold import solve
 from tithe.transforms.parallel import read_plan
 
+pytestmark = pytest.mark.slow
+
 SIZE, SEED = 200, 17
 METHODS = ("pareto", "multinomial")
 PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
@@ -42,8 +44,8 @@ ALL_ROWS = oracle.Settings(count=20, rounds=8, batch=1.0, seed=1)
 MINI_BATCHES = oracle.Settings(count=60, rounds=3, batch=0.1, seed=3)
 RUNS = [
     pytest.param((MINI_BATCHES, METHODS, ()), id="mini-batches"),
-    pytest.param((ALL_ROWS, METHODS, ()), id="all rows", marks=pytest.mark.slow),
-    pytest.param((MINI_BATCHES, METHODS[:1], PROCESSES), id="in processes", marks=pytest.mark.slow),
+    pytest.param((ALL_ROWS, METHODS, ()), id="all rows"),
+    pytest.param((MINI_BATCHES, METHODS[:1], PROCESSES), id="in processes"),
 ]
 
 

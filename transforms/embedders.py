@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tithe.transforms.errors import InputError, UsageError
+from tithe.transforms.saved_model import load_saved_model
 from tithe.transforms.usercode import UserCode
 
 MAX_COMPONENT = 2.0**41
@@ -143,7 +144,7 @@ class TfhubEmbedder:
         return self.embed_texts(texts), bad
 
     def embed_texts(self, texts: list[str]) -> Vectors:
-        call = load_once(repr(self), lambda: _load_saved_model(self))
+        call = load_once(repr(self), lambda: load_saved_model(self.handle, self.signature, self.input, self.output))
         return _in_batches(call, texts, self.batch)
 
 
@@ -222,46 +223,6 @@ def _in_batches(call: Callable[[list[Any]], Any], values: list[Any], size: int) 
             )
         outputs.append(out)
     return np.concatenate(outputs)
-
-
-def _load_saved_model(embedder: TfhubEmbedder) -> Callable[[list[str]], Any]:
-    try:
-        import tensorflow as tf
-        import tensorflow_hub as hub
-    except ImportError as error:
-        raise UsageError(f"embed.kind tfhub needs `pip install tithe[tfhub]`: {error}") from error
-    try:
-        model = hub.load(embedder.handle)
-    except Exception as error:
-        raise InputError(
-            f"embed.handle: cannot load {embedder.handle!r}: {type(error).__name__}: {error}".splitlines()[0]
-        ) from error
-    function: Any = model
-    if embedder.signature is not None:
-        if embedder.signature not in model.signatures:
-            raise UsageError(
-                f"embed.signature: no {embedder.signature!r}; the model has: {', '.join(model.signatures) or 'none'}"
-            )
-        function = model.signatures[embedder.signature]
-    elif not callable(model):
-        raise UsageError(
-            f"embed.signature: the model cannot be called by itself; it has: {', '.join(model.signatures) or 'none'}"
-        )
-
-    def call(texts: list[str]) -> Any:
-        given = tf.constant(texts)
-        result = function(**{embedder.input: given}) if embedder.input else function(given)
-        if isinstance(result, dict):
-            if embedder.output is None and len(result) > 1:
-                raise UsageError(f"embed.output: the model gives several: {', '.join(sorted(result))}; name one")
-            if embedder.output is not None and embedder.output not in result:
-                raise UsageError(f"embed.output: no {embedder.output!r}; the model gives: {', '.join(sorted(result))}")
-            result = result[embedder.output or next(iter(result))]
-        return result.numpy()
-
-    # The model is kept alive by its function only while something refers to it.
-    call.model = model  # type: ignore[attr-defined]
-    return call
 
 
 def as_text(value: Any) -> str | None:

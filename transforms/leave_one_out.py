@@ -8,6 +8,11 @@ from tithe.transforms.kernels import nearest
 from tithe.transforms.score import prepared_anchors, score_dtype
 
 
+def pilot_dtype(q: int) -> np.dtype[np.void]:
+    """The dtype of a record of the pilot: which anchor it is, its id hash, and the fields of `score_dtype`."""
+    return np.dtype([("number", "<i8"), ("hash", "<u8"), *score_dtype(q).descr])
+
+
 def leave_one_out(anchors: NDArray[np.void], points: nearest.Points, q: int) -> NDArray[np.void]:
     """Returns the pilot's records with their q nearest anchors but themselves.
 
@@ -17,7 +22,7 @@ def leave_one_out(anchors: NDArray[np.void], points: nearest.Points, q: int) -> 
         q: neighbours.
 
     Returns:
-        structured array, (m,): `number` (which anchor the record is), `hash`, and the fields of `score_dtype`.
+        `pilot_dtype`, (m,).
     """
     numbers = np.flatnonzero(anchors["pilot"])
     index, squared = nearest.nearest(np.ascontiguousarray(anchors["vector"][numbers]), points, q + 1)
@@ -25,16 +30,15 @@ def leave_one_out(anchors: NDArray[np.void], points: nearest.Points, q: int) -> 
     # last is left out.
     own = index == numbers[:, None]
     own[~own.any(1), -1] = True
-    out = np.empty(len(numbers), [("number", "<i8"), ("hash", "<u8"), *score_dtype(q).descr])
+    out = np.empty(len(numbers), pilot_dtype(q))
     out["number"], out["hash"] = numbers, anchors["hash"][numbers]
     out["anchor"], out["squared"] = index[~own].reshape(len(numbers), q), squared[~own].reshape(len(numbers), q)
     return out
 
 
 def write_leave_one_out(anchors: str, path: str, neighbors: int) -> None:
-    """Writes the pilot with its neighbours; empty where there is one anchor alone, which has none."""
+    """Writes the pilot with its neighbours, fewer of these where there are few anchors; a sole anchor has none."""
     found = vectors.read_array(anchors)
-    if len(found) == 1:
-        found["pilot"] = False
-    q = max(1, min(neighbors, len(found) - 1))
-    vectors.write_array(path, leave_one_out(found, prepared_anchors(anchors), q))
+    q = min(neighbors, len(found) - 1)
+    rows = leave_one_out(found, prepared_anchors(anchors), q) if q else np.empty(0, pilot_dtype(1))
+    vectors.write_array(path, rows)

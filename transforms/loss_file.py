@@ -106,7 +106,7 @@ def read_loss_file(path: str) -> dict[str, list[Any]]:
             raise InputError(f"loss.path: {path} has no column {name!r}; keep the columns of the file that tithe wrote")
     columns = {name: table.column(name).to_pylist() for name in (ID, LOSS)}
     if suffix == ".csv":
-        columns[LOSS] = [_number(value) for value in columns[LOSS]]
+        columns[LOSS] = [value or None for value in columns[LOSS]]
     return columns
 
 
@@ -117,14 +117,6 @@ def _read_csv(content: bytes) -> Any:
     parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
     block = pyarrow.csv.ReadOptions(block_size=max(1 << 20, len(content)))
     return pyarrow.csv.read_csv(pa.BufferReader(content), block, parse, types)
-
-
-def _number(text: str | None) -> float | str | None:
-    """Returns a loss from CSV: None where nothing is filled in, the text itself where it is no number."""
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return text
 
 
 def is_filled(columns: dict[str, list[Any]]) -> bool:

@@ -197,7 +197,7 @@ def checked_loss(value: Any, place: str, key: str) -> float:
         raise InputError(f"{key}: no loss for the record {place}; every anchor needs one")
     try:
         loss = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(
             f"{key}: the loss of the record {place} is {str(value)[:80]!r}, which is not a number"
         ) from None

@@ -17,6 +17,9 @@ Floats = NDArray[np.float64]
 RESAMPLES = 500
 """Bootstrap resamples of the pilot."""
 
+BLOCK = 1 << 18
+"""Records of the resamples that are looked at together."""
+
 CONFIDENCE = 0.95
 
 ROUNDING = 1e-12
@@ -78,10 +81,12 @@ def fitted_lipschitz(pilot: Pilot) -> float:
 def candidates(pilot: Pilot, lipschitz: float | None, floor: float | None) -> list[Point]:
     """Returns the points to choose from: constant probabilities and four others, fewer where constants are pinned.
 
-    A larger grid needs a pilot of 400 or more to choose well. Where both constants are pinned there is nothing to
-    choose.
+    A larger grid needs a pilot of 400 or more to choose well. Where both constants are pinned, or the floor at 1, there
+    is nothing to choose.
     """
     fitted = fitted_lipschitz(pilot)
+    if floor == 1:
+        return [CONSTANT]
     if lipschitz is not None and floor is not None:
         return [Point(lipschitz, floor)]
     if lipschitz is not None:
@@ -114,15 +119,20 @@ def variance(losses: Floats, p: Floats, records: int) -> float:
     """
     if len(losses) == 0 or np.any((p <= 0) & (losses > 0)):
         return float("inf")
-    found = float(records * _squares(losses, p).mean())
-    return found if found > (ROUNDING * records * losses.mean()) ** 2 else 0.0
+    return float(_mean_squares(losses, p)[0]) * records
 
 
-def _squares(losses: Floats, p: Floats) -> Floats:
-    """What each record of the pilot adds to the variance, p (l / p - mean(l) / mean(p))^2: equal losses give 0."""
-    center = losses.mean() / p.mean() if np.any(p > 0) else 0.0
-    each: Floats = p * (np.divide(losses, p, out=np.full(len(losses), center), where=p > 0) - center) ** 2
-    return each
+def _mean_squares(losses: Floats, p: Floats) -> tuple[Floats, Floats]:
+    """What the records add to the variance, p (l / p - mean(l) / mean(p))^2: its means over the last axis, and each.
+
+    Written so, and not as a difference of means, equal losses at equal probabilities give rounding alone, which is 0.
+    """
+    mean, mean_p = losses.mean(axis=-1, keepdims=True), p.mean(axis=-1, keepdims=True)
+    center = np.divide(mean, mean_p, out=np.zeros_like(mean), where=mean_p > 0)
+    ratio = np.divide(losses, p, out=center + np.zeros_like(losses), where=p > 0)
+    squares = p * (ratio - center) ** 2
+    means = squares.mean(axis=-1)
+    return np.where(means > (ROUNDING * center[..., 0]) ** 2 * mean_p[..., 0], means, 0.0), squares
 
 
 @dataclass(frozen=True)
@@ -182,53 +192,57 @@ def choose(pilot: Pilot, totals: Totals, lipschitz: float | None, floor: float |
 def gain(point: Point, pilot: Pilot, totals: Totals, seed: int) -> Gain:
     """Returns the gain of a point, with a studentised bootstrap interval on the log scale, the point held fixed.
 
-    On the heavy-tailed populations of `tests/test_kernel_choice.py` it holds the true ratio more often than the plain
-    percentile interval does, though less often than 95 %: a pilot that saw none of the largest losses cannot know of
-    them. It then tends to say too little of a gain, seldom too much.
+    It holds the true ratio more often than the plain percentile interval does, yet on heavy-tailed losses less often
+    than 95 %, since a pilot that saw none of the largest losses cannot know of them. On the five populations of
+    `tests/test_kernel_choice.py`, with pilots of 200, it holds 0.74 to 0.99 of the time; the percentile interval, 0.67
+    to 0.96.
 
     The pilot is resampled by hash, in the order of the id hashes, so the interval is the same everywhere. A resample in
     which either variance is 0 tells nothing and is left out.
     """
-    if point.constant or len(pilot.losses) < 2:
+    m, n = len(pilot.losses), totals.records
+    if point.constant or m < 2:
         return Gain(1.0, 1.0, 1.0)
     order = np.argsort(pilot.hashes)
-    losses, p, n = pilot.losses[order], probabilities(point, pilot, totals)[order], totals.records
-    uniform = np.full(len(losses), 1 / n)
-    chosen, base = variance(losses, p, n), variance(losses, uniform, n)
+    losses, p = pilot.losses[order], probabilities(point, pilot, totals)[order]
+    chosen, base = variance(losses, p, n), variance(losses, np.full(m, 1 / n), n)
     if base == 0:
         return Gain(1.0, 1.0, 1.0) if chosen == 0 else Gain(float("inf"), 1.0, float("inf"))
-    if chosen == 0 or not np.isfinite(chosen):
-        # Every resample says the same.
-        return Gain(chosen / base, chosen / base, chosen / base)
-    ratio, error = _log_ratio(losses, p, uniform, n)
+    # Where the variance is 0 or infinite, or the proxy constant, every resample says the same.
+    ratio = chosen / base
+    error = float(_log_ratios(losses, p, n)[1]) if 0 < ratio < float("inf") else 0.0
     if error < ROUNDING:
-        return Gain(float(np.exp(ratio)), float(np.exp(ratio)), float(np.exp(ratio)))
-    studentised = []
-    numbers = np.arange(len(losses), dtype=np.uint64)
-    for b in range(RESAMPLES):
-        rows = (hashing.uniform(hashing.role_hash(numbers, seed, "bootstrap", b)) * len(losses)).astype(np.int64)
-        again, its_error = _log_ratio(losses[rows], p[rows], uniform, n)
-        if its_error > ROUNDING:
-            studentised.append((again - ratio) / its_error)
-    if len(studentised) < RESAMPLES // 2:
-        return Gain(float(np.exp(ratio)), 0.0, float("inf"))
+        return Gain(ratio, ratio, ratio)
+    studentised, block = [], max(1, BLOCK // m)
+    for start in range(0, RESAMPLES, block):
+        numbers = np.arange(start * m, min(start + block, RESAMPLES) * m, dtype=np.uint64).reshape(-1, m)
+        rows = (hashing.uniform(hashing.role_hash(numbers, seed, "bootstrap")) * m).astype(np.int64)
+        logs, errors = _log_ratios(losses[rows], p[rows], n)
+        told = errors > ROUNDING
+        studentised.append((logs[told] - np.log(ratio)) / errors[told])
+    all_told = np.concatenate(studentised)
+    if len(all_told) < RESAMPLES // 2:
+        return Gain(ratio, 0.0, float("inf"))
     tail = (1 - CONFIDENCE) / 2
-    below, above = np.quantile(studentised, [tail, 1 - tail])
-    # The far end may be beyond float64 where resamples hardly vary.
-    low, high = np.exp(np.clip([ratio - above * error, ratio - below * error], -700, 700))
-    return Gain(float(np.exp(ratio)), float(low), float(high))
+    below, above = np.quantile(all_told, [tail, 1 - tail])
+    # An end may be beyond float64 where some resamples hardly vary.
+    low, high = ratio * np.exp(np.clip([-above * error, -below * error], -700, 700))
+    return Gain(ratio, float(low), float(high))
 
 
-def _log_ratio(losses: Floats, p: Floats, uniform: Floats, records: int) -> tuple[float, float]:
-    """The log of V(p) / V(uniform), and its standard error by the delta method; (0, 0) where either is 0.
+def _log_ratios(losses: Floats, p: Floats, records: int) -> tuple[Floats, Floats]:
+    """Logs of V(p) / V(constant) over the last axis, and their standard errors by the delta method.
 
-    The center of the squares makes their sum smallest, so how it varies does not count.
+    Both are 0 where either variance is. The center of the squares makes their sum smallest, so how it varies does not
+    count.
     """
-    v, base = variance(losses, p, records), variance(losses, uniform, records)
-    if v == 0 or base == 0:
-        return 0.0, 0.0
-    influence = records * (_squares(losses, p) / v - _squares(losses, uniform) / base)
-    return float(np.log(v / base)), float(np.sqrt(np.mean(influence**2) / len(losses)))
+    means, squares = _mean_squares(losses, p)
+    base_means, base_squares = _mean_squares(losses, np.full_like(losses, 1 / records))
+    told = (means > 0) & (base_means > 0)
+    means, base_means = np.where(told, means, 1.0), np.where(told, base_means, 1.0)
+    influence = squares / means[..., None] - base_squares / base_means[..., None]
+    errors = np.sqrt(np.mean(influence**2, axis=-1) / losses.shape[-1])
+    return np.where(told, np.log(means / base_means), 0.0), np.where(told, errors, 0.0)
 
 
 @dataclass(frozen=True)
@@ -274,14 +288,15 @@ def _ranks(values: Floats) -> Floats:
 def sentence(choice: Choice) -> str:
     """Returns what the pilot says of the gain, in one sentence."""
     g = choice.gain
-    told = f"{g.ratio:.2g} of that of uniform draws, 95 % interval {g.low:.2g} to {g.high:.2g}"
+    told = f"{g.ratio:.3g} of that of uniform draws, 95 % interval {g.low:.3g} to {g.high:.3g}"
     if g.shown:
         return f"the variance of an estimated total is {told}: a sample of that share of the size errs as little"
     why = "constant probabilities were chosen" if choice.point.constant else f"variance {told}"
     if not np.isfinite(g.ratio):
-        why = "the pilot has losses where the proxy is 0; a floor above 0 reaches them"
+        unequal = "the pilot has losses where the proxy is 0, which a floor above 0 reaches"
+        why = "the losses of the pilot are all equal" if np.isfinite(choice.variance) else unequal
     elif not np.isfinite(g.high):
-        why = f"variance {g.ratio:.2g} of that of uniform draws, on too few records with a loss to tell"
+        why = f"variance {g.ratio:.3g} of that of uniform draws, on too few records with a loss to tell"
     return (
         f"no gain shown over uniform ({why}); try the target in the embedding (embed.label), "
         "or more clusters (cluster.count)"

@@ -61,7 +61,8 @@ def exact_sum(values: NDArray[np.float64]) -> int:
 
 def to_exact(value: float) -> int:
     """Returns one float64 in units of 2**-1074."""
-    return exact_sum(np.array([value], np.float64))
+    numerator, denominator = value.as_integer_ratio()
+    return numerator << (SCALE - denominator.bit_length() + 1)
 
 
 def to_float(total: int) -> float:
