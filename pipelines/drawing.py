@@ -116,7 +116,10 @@ class Drawing:
     # -- the proxy ---------------------------------------------------------------------------------------------------
 
     def proxies(self, folder: str) -> tuple[Proxies, "Chosen | None"]:
-        """Returns the proxies, their constants given or chosen by the pilot, and that choice; `folder` is for totals."""
+        """Returns the proxies, their constants given or chosen by the pilot, and that choice.
+
+        `folder` is for totals.
+        """
         score, losses = self.config.score, f"{self.losses}/losses.npy"
         rule = ProxyRule(self.neighbors, score.power, 0.0)
         proxies = Proxies(self.vectors_folder, self.scores, losses, rule)
@@ -244,7 +247,7 @@ class Drawing:
         self.pipeline("draw", DrawSample(self.plan, proxies, sampler, path, self.threads))
 
     def order(self, losses: str) -> Any:
-        """Returns the rank of each cluster in the pass: by loss, or along a chain of the anchors where losses tell nothing."""
+        """Returns the rank of each cluster in the pass: by loss, or along a chain of the anchors where all are equal."""
         values = vectors.read_array(losses)
         if np.ptp(values) > 0:
             return loss_order(values)

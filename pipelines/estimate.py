@@ -1,4 +1,4 @@
-"""`tithe estimate`: the total and the mean of a value over the corpus, from the sample, with standard error and interval.
+"""`tithe estimate`: total and mean of a value over the corpus, from the sample, with standard errors and intervals.
 
 The sample's own columns suffice: what each record's chance was, how often it was drawn, and its rank in the pass.
 """
@@ -39,8 +39,9 @@ def estimate_from(output: str, losses: str, column: str | None = None) -> dict[s
         column: of the file; `loss` where None.
 
     Returns:
-        JSON-able: `column`, `method`, `records` and `corpus_records`, `unreachable` (records that the draw gave no chance), `confidence`, and under
-        `total` and `mean` each `estimate`, `standard_error` (None where the sample cannot tell), `low` and `high`.
+        JSON-able: `column`, `method`, `records` and `corpus_records`, `unreachable` (records that the draw gave no
+        chance), `confidence`, and under `total` and `mean` each `estimate`, `standard_error` (None where the sample
+        cannot tell), `low` and `high`.
 
     Raises:
         UsageError: no such output folder, file or column.
@@ -57,7 +58,9 @@ def estimate_from(output: str, losses: str, column: str | None = None) -> dict[s
         values = file_values(_read(absolute(losses)), losses, column or LOSS, keys, names)
     else:
         if column is not None:
-            raise UsageError(f"--column {column} goes with a file of losses, and {losses!r} is none ({', '.join(SUFFIXES)})")
+            raise UsageError(
+                f"--column {column} goes with a file of losses, and {losses!r} is none ({', '.join(SUFFIXES)})"
+            )
         values = numbers(_column(sample, losses, f"the sample in {output}"), names, f"column {losses!r}")
     drawn = drawn_sample(sample, manifest)
     found = estimators.estimate(values, drawn, CONFIDENCE)
@@ -189,7 +192,7 @@ def file_values(
 
     Raises:
         UsageError: a column that the file lacks.
-        InputError: rows of the sample that the file lacks, others that it has, repeated ones, and values as in `numbers`.
+        InputError: rows of the sample that the file lacks, others, repeated ones, and values as in `numbers`.
     """
     for key in (*keys, column):
         _column(columns, key, path)
@@ -202,7 +205,8 @@ def file_values(
     for what, some in (("repeats", repeated), ("lacks", missing), ("has, though they are not in the sample,", extra)):
         if some:
             raise InputError(
-                f"{path} {what} {len(some):,} records ({id_words} {', '.join(some[:3])}); give one row for each record of the sample"
+                f"{path} {what} {len(some):,} records ({id_words} {', '.join(some[:3])}); "
+                "give one row for each record of the sample"
             )
     values = numbers(columns[column], given, f"{path}, column {column!r}")
     row_of = {name: row for row, name in enumerate(given)}
@@ -215,7 +219,8 @@ def file_values(
 def told(found: dict[str, Any]) -> str:
     """Returns what the command prints of an estimate."""
     lines = [
-        f"{found['column']} over {found['corpus_records']:,} records, estimated from {found['records']:,} of them ({found['method']})"
+        f"{found['column']} over {found['corpus_records']:,} records, "
+        f"estimated from {found['records']:,} of them ({found['method']})"
     ]
     for name in ("total", "mean"):
         some = found[name]
@@ -228,8 +233,8 @@ def told(found: dict[str, Any]) -> str:
         )
     if found["unreachable"]:
         lines.append(
-            f"  {found['unreachable']:,} records had no chance to be drawn (proxy 0): what they hold is not in the estimate; "
-            "set score.floor above 0 to reach them"
+            f"  {found['unreachable']:,} records had no chance to be drawn (proxy 0): what they hold is not in the "
+            "estimate; set score.floor above 0 to reach them"
         )
     return "\n".join(lines)
 

@@ -1,7 +1,7 @@
-"""`tithe evaluate`: the error of an estimated total against the truth, for tithe's draws and for what else one might do.
+"""`tithe evaluate`: the error of an estimated total, for tithe's draws and for what else one might do.
 
-All losses are known here (a column, or a function asked for every record), so this is a trial on a corpus at hand and no
-step of a selection. The clustering and the pilot are made once and shared by all draws; a corpus is gathered in the
+All losses are known here (a column, or a function asked for every record), so this is a trial on a corpus at hand and
+no step of a selection. The clustering and the pilot are made once and shared by all draws; a corpus is gathered in the
 memory of this process.
 """
 
@@ -50,8 +50,8 @@ UNIFORM = "uniform"
 ALONG = "equal, along the clusters"
 PAPER = "independent, plain proxy"
 CONFIGURED = "configured"
-"""Uniform is without replacement; equal probabilities are drawn systematically along the same clusters; independent draws from the plain proxy,
-balanced, over the same anchors are the paper's own."""
+"""Uniform is without replacement; equal probabilities are drawn systematically along the same clusters; independent
+draws from the plain proxy, balanced, over the same anchors are the paper's own."""
 
 FREE, COUNTED = "draws free", "every loss counts"
 
@@ -78,8 +78,9 @@ def evaluate(
         sizes: of the samples; SIZES, those below a third of the corpus, where None.
 
     Returns:
-        JSON-able: `records`, `total_loss`, `anchors`, `seeds`, `chosen` (the point and what the pilot says of it), and `errors`, a list of rows with
-        `accounting`, `size`, `draws`, `losses` (asked in all), `way`, `error`, `low`, `high`, `closed_form`, and `ratio`, `ratio_low`, `ratio_high`: tithe's
+        JSON-able: `records`, `total_loss`, `mean_loss`, `anchors`, `representatives`, `pilot`, `seeds`, `chosen` (the
+        point and what the pilot says of it), and `errors`, a list of rows with `accounting`, `size`, `draws`, `losses`
+        (asked in all), `way`, `error`, `low`, `high`, `closed_form`, and `ratio`, `ratio_low`, `ratio_high`: tithe's
         error over this one's.
 
     Raises:
@@ -123,7 +124,8 @@ class Evaluation:
         records = selection.totals["rows"]
         if records > MAX_RECORDS:
             raise InputError(
-                f"{records:,} records are more than the {MAX_RECORDS:,} that evaluate gathers in memory; evaluate a sample of the files"
+                f"{records:,} records are more than the {MAX_RECORDS:,} that evaluate gathers in memory; "
+                "evaluate a part of the files"
             )
         self.drawing = scored.drawing
         self.population = gather_population(selection.plan, selection.vectors, self.drawing.scores)
@@ -199,9 +201,7 @@ class Evaluation:
         told = {key: facts.get(key) for key in ("chosen", "gain", "sentence", "correlation", "share_above_proxy")}
         return Proxied(values, drawing.order(proxies.losses), told)
 
-    def _systematic(
-        self, proxy: NDArray[np.float64], order: NDArray[np.int64], sizes: list[int]
-    ) -> dict[int, Errors]:
+    def _systematic(self, proxy: NDArray[np.float64], order: NDArray[np.int64], sizes: list[int]) -> dict[int, Errors]:
         ranks = order[self.population.scores["anchor"][:, 0]]
         found = systematic_errors(self.losses, proxy, ranks, self.population.hashes, sizes, self._seeds())
         return dict(zip(sizes, found, strict=True))

@@ -1,6 +1,7 @@
 """How far totals estimated from draws are from the truth: in closed form where there is one, by drawing elsewhere.
 
-An error is a root mean square error as a share of the true total. All of it is numpy in one process, on a corpus whose losses are all known.
+An error is a root mean square error as a share of the true total. All of it is numpy in one process, on a corpus whose
+losses are all known.
 """
 
 from collections.abc import Sequence

@@ -13,8 +13,8 @@ TITLES = {
     "every loss counts": "Every loss counts: the sample's too, and what needs no anchors draws as many more records",
 }
 CAPTION = (
-    "Root mean square error of the estimated total, in % of the total; +- half the 95 % interval of an error found by drawing, "
-    "the others in closed form; in parentheses tithe's error over this one"
+    "Root mean square error of the estimated total, in % of the total; +- half the 95 % interval of an error found by "
+    "drawing, the others in closed form; in parentheses tithe's error over this one"
 )
 WIDTH = 110
 """Columns of a table that goes to no terminal."""
@@ -82,7 +82,10 @@ def draw_picture(found: dict[str, Any], path: str) -> None:
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2, sharey=True)
-    titles = {"draws free": ("draws free", "draws", "draws"), "every loss counts": ("every loss counts", "losses", "losses asked for")}
+    titles = {
+        "draws free": ("draws free", "draws", "draws"),
+        "every loss counts": ("every loss counts", "losses", "losses asked for"),
+    }
     for panel, (accounting, (title, against, label)) in zip(panels, titles.items(), strict=True):
         rows = [row for row in found["errors"] if row["accounting"] == accounting and row["error"] > 0]
         for number, way in enumerate(dict.fromkeys(row["way"] for row in found["errors"])):

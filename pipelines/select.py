@@ -165,7 +165,8 @@ class Selection:
         clusters = self._stage("cluster", prints.clustering, self._cluster)
         if clusters.facts["clusters"] < clusters.facts["wanted"]:
             self._warn(
-                f"{clusters.facts['clusters']:,} clusters and not {clusters.facts['wanted']:,}: there are too few distinct vectors"
+                f"{clusters.facts['clusters']:,} clusters and not {clusters.facts['wanted']:,}: there are too few "
+                "distinct vectors"
             )
         losses = self._stage("losses", prints.asking, self._asking(clusters.folder).make)
         self._publish_failures(losses)

@@ -139,7 +139,10 @@ def broken(run: Callable[..., Path], tmp_path: Path, change: Callable[[list[dict
     ("change", "told"),
     [
         (lambda rows: rows.pop(), "lacks 1 records (id r"),
-        (lambda rows: rows.append({"id": "r99999", "loss": 1}), "has, though they are not in the sample, 1 records (id r99999)"),
+        (
+            lambda rows: rows.append({"id": "r99999", "loss": 1}),
+            "has, though they are not in the sample, 1 records (id r99999)",
+        ),
         (lambda rows: rows.append(rows[0]), "repeats 1 records (id r"),
         (lambda rows: rows[3].update(loss=None), "has no value"),
         (lambda rows: rows[3].update(loss="high"), "has 'high', which is not a finite number"),

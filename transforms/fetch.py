@@ -29,7 +29,7 @@ def read_chosen(
     positions: npt.NDArray[np.int64],
     max_record_bytes: int,
     columns: Sequence[str] | None = None,
-) -> Any | list[bytes]:
+) -> Any:
     """The records at the given positions (int64 (n,), ascending, without repeats) of one file, in that order.
 
     Parquet, CSV and text: a pa.Table of n rows with every column of the file (CSV: strings; text: the column `text`).
