@@ -186,13 +186,10 @@ class Drawing:
         if chosen is None:
             return None
         found, pilot = chosen.choice, chosen.pilot
-        point = choice.CONSTANT if found.point.constant else found.point
-        proxy = (
-            pilot.suggested + (choice.fitted_lipschitz(pilot) if point.constant else point.lipschitz) * pilot.distances
-        )
-        total = chosen.loss_total
-        error = predicted_standard_error(found.variance, size)
-        return {
+        # Constant probabilities have no proxy of their own: what is said of it is said of the fitted one.
+        lipschitz = choice.fitted_lipschitz(pilot) if found.point.constant else found.point.lipschitz
+        proxy = pilot.suggested + lipschitz * pilot.distances
+        facts = {
             "chosen": dataclasses.asdict(found.point),
             "variance": found.variance,
             "candidates": [{**dataclasses.asdict(p), "variance": v} for p, v in found.points],
@@ -200,10 +197,11 @@ class Drawing:
             "correlation": choice.correlations(pilot.losses, proxy),
             "gain": dataclasses.asdict(found.gain),
             "sentence": choice.sentence(found),
-            "predicted_total_loss": total,
-            "predicted_standard_error": error if math.isfinite(error) else None,
+            "predicted_total_loss": chosen.loss_total,
+            "predicted_standard_error": predicted_standard_error(found.variance, size),
             "pilot": len(pilot.losses),
         }
+        return {name: _finite(value) for name, value in facts.items()}
 
     # -- the size ----------------------------------------------------------------------------------------------------
 
@@ -269,6 +267,15 @@ class Drawing:
             self.pipeline("fetch", FetchSample(task, f"{folder}/parts.json", self.threads))
         parts: list[dict[str, Any]] = vectors.read_json(f"{folder}/parts.json")
         return parts
+
+
+def _finite(value: Any) -> Any:
+    """Facts with None in the place of what is infinite or no number, which JSON has no word for."""
+    if isinstance(value, dict):
+        return {name: _finite(some) for name, some in value.items()}
+    if isinstance(value, list):
+        return [_finite(some) for some in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,6 @@ def assemble(
         out[name] = rows[name][first]
     out["representative"] = roles[first]
     # Of a record that is both, the representative comes first and the pilot's row right behind it.
-    last = np.append(first[1:], len(rows)) - 1
+    last = np.append(first[1:], len(rows))[: len(first)] - 1
     out["pilot"] = ~roles[last]
     return out
