@@ -13,9 +13,10 @@ help: ## list the targets
 
 .venv: build/.package ## make the environment and install the package into it
 
-demo: build/.package ## select from the functions of this Python's standard library
+demo: build/.package ## select from the functions of this Python's standard library, and evaluate
 	$(PY) benchmarks/stdlib_corpus.py corpus
 	.venv/bin/tithe select configs/demo.yaml
+	.venv/bin/tithe evaluate configs/evaluate.yaml
 
 test: build/.test ## run all tests
 	$(PYTEST)

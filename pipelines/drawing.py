@@ -223,6 +223,8 @@ class Drawing:
         sample = self.config.sample
         if sample.epsilon is None or sample.delta is None:
             return None
+        if size >= self.records:
+            return f"the promise takes {size:,} draws, so every record is taken, and totals from the sample are exact"
         return promise.guarantee(sample.epsilon, sample.delta, size, total)
 
     # -- the draw ----------------------------------------------------------------------------------------------------
@@ -245,7 +247,7 @@ class Drawing:
         self.pipeline("draw", DrawSample(self.plan, proxies, sampler, path, self.threads))
 
     def order(self, losses: str) -> Any:
-        """Returns the rank of each cluster in the pass: by loss, or along a chain of the anchors where all are equal."""
+        """Returns the rank of each cluster in the pass: by loss; along a chain of anchors where losses are equal."""
         values = vectors.read_array(losses)
         if np.ptp(values) > 0:
             return loss_order(values)

@@ -87,7 +87,9 @@ def explain_failure(error: BaseException, log: Path | None = None) -> TitheError
         if kind in types:
             return _of_type(types[kind], message)
     if "Channel closed prematurely" in text:  # seen before the one that watches has told of the death
-        return TitheError(f"a worker process ended in the middle of its work; if memory was short, use fewer (--direct_num_workers)")
+        return TitheError(
+            "a worker process ended in the middle of its work; if memory was short, use fewer (--direct_num_workers)"
+        )
     line = next(filter(_IN_STEP.search, lines), lines[0])
     step = _IN_STEP.search(line)
     place = f" (in step {_step_label(step['step'])!r})" if step else ""

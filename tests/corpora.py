@@ -71,7 +71,7 @@ def write_lines(path: Path, lines: list[str]) -> Path:
     return path
 
 
-def configure(folder: Path, files: str, name: str = "c.yaml", **sections: Mapping[str, Any]) -> str:
+def configure(folder: Path, files: str, name: str = "c.yaml", /, **sections: Mapping[str, Any]) -> str:
     """Writes a configuration for vectors in a column, and gives its path; a section's keys replace those given here.
 
     `embed` and `loss` replace the whole section, since their keys depend on their kind.

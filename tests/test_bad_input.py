@@ -122,7 +122,8 @@ def test_too_many_bad_rows_end_the_run_after_the_dead_letters_are_written(tmp_pa
     write_lines(tmp_path / "corpus/a.jsonl", lines)
     code, told = run()
     assert code == 1
-    assert "7 of 127 records are bad, more than input.max_bad_fraction 0.01 allows (not JSON: 3; missing vector: 2; not an object: 2)" in told
+    assert "7 of 127 records are bad, more than input.max_bad_fraction 0.01 allows" in told
+    assert "(not JSON: 3; missing vector: 2; not an object: 2)" in told
     assert f"see {tmp_path}/out/dead_letter" in told and "to go on from there: tithe select" in told
     assert len(dead_letters(tmp_path / "out")) == 7
     assert not (tmp_path / "out/manifest.json").exists()
@@ -172,8 +173,8 @@ def test_a_truncated_file(tmp_path: Path, run: Run, kind: str) -> None:
 
 def test_a_file_that_cannot_be_read_in_a_worker_process_is_told_like_any_error() -> None:
     message = "b.jsonl.gz cannot be read to its end: Truncated compressed stream"
-    sent = f"Traceback (most recent call last):\n  ...\n{BadFileError.__module__}.BadFileError: {message} [while running 'Embed']"
-    told = explain_failure(RuntimeError(sent))
+    last = f"{BadFileError.__module__}.BadFileError: {message} [while running 'Embed']"
+    told = explain_failure(RuntimeError(f"Traceback (most recent call last):\n  ...\n{last}"))
     assert isinstance(told, BadFileError) and str(told) == message
 
 
@@ -208,7 +209,9 @@ def test_vectors_that_are_all_nan_are_said_to_be_so(tmp_path: Path, run: Run) ->
 def test_an_empty_parquet_file_among_good_ones(tmp_path: Path, run: Run) -> None:
     records = table(N)
     write_parquet(tmp_path / "corpus", records)
-    write_parquet(tmp_path / "corpus", records.slice(0, 0)).joinpath("part-0.parquet").rename(tmp_path / "corpus/empty.parquet")
+    write_parquet(tmp_path / "corpus", records.slice(0, 0)).joinpath("part-0.parquet").rename(
+        tmp_path / "corpus/empty.parquet"
+    )
     write_parquet(tmp_path / "corpus", records)
     assert run() == (0, "")
 

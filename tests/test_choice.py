@@ -154,7 +154,7 @@ def test_a_size_from_a_promise_prints_it(folder: Path, capsys: pytest.CaptureFix
     assert whole["sample"]["draws"] == size == math.ceil(math.log(40) / (2 * (0.1 * 0.8) ** 2))
     said = whole["guarantee"]
     assert said in capsys.readouterr().out
-    assert "if loss <= proxy for every record" in said and f"{size:,} draws" in said and "0.95" in said
+    assert "if loss <= proxy for every record" in said and f"{size:,} draws" in said and "95 %" in said
     losses = corpus()["by_vector"].to_numpy()
     rows = sample(folder / "out")
     drawn = losses[[int(i[1:]) for i in rows["id"].to_pylist()]]

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from corpora import fixed_lists, points
+from corpora import configure, fixed_lists, points
 
+from tithe import sources
+from tithe.config import load
 from tithe.sources import user_code
 from tithe.transforms.embedders import (
     MAX_COMPONENT,
@@ -109,7 +111,7 @@ def test_every_layout_and_width_of_vectors_gives_the_same(dtype: str) -> None:
     ids=str,
 )
 def test_rows_that_are_missing_or_hold_nulls(kind: Any) -> None:
-    values = [[1.0, 2.0], None, [3.0, None], [5.0, 6.0]]
+    values: list[Any] = [[1.0, 2.0], None, [3.0, None], [5.0, 6.0]]
     if kind is not None and pa.types.is_float16(kind.value_type):
         values = [v and [x if x is None else np.float16(x) for x in v] for v in values]
     column = values if kind is None else pa.array(values, kind)
@@ -241,10 +243,8 @@ def test_a_model_that_cannot_serve(name: str, error: type[Exception], message: s
 
 
 def test_a_model_is_loaded_once_a_process() -> None:
-    calls: list[int] = []
-    for _ in range(3):
-        load_once("test_a_model_is_loaded_once_a_process", lambda: calls.append(1) or "model")
-    assert calls == [1]
+    first = load_once("test_a_model_is_loaded_once_a_process", object)
+    assert load_once("test_a_model_is_loaded_once_a_process", object) is first
 
 
 def test_code_from_a_file(tmp_path: Path) -> None:
@@ -258,6 +258,18 @@ def test_code_from_a_file(tmp_path: Path) -> None:
     assert changed.load() == 4 and changed.fingerprint != code.fingerprint
     with pytest.raises(UsageError, match=r"embed\.code: cannot read .*none\.py"):
         user_code("encoders:number", str(tmp_path / "none.py"), "embed.handler")
+
+
+def test_another_model_in_the_same_folder_is_another_embedder(tmp_path: Path) -> None:
+    model = tmp_path / "model/saved_model.pb"
+    model.parent.mkdir()
+    model.write_text("one")
+    embed = {"kind": "tfhub", "handle": str(model.parent), "field": "text"}
+    config = load(configure(tmp_path, "corpus/*", embed=embed))
+    first = sources.embedder(config)
+    assert sources.embedder(config) == first
+    model.write_text("other")
+    assert sources.embedder(config)[0] == first[0] and sources.embedder(config)[1] != first[1]
 
 
 def test_code_that_cannot_be_imported() -> None:

@@ -14,6 +14,7 @@ from corpora import configure, manifest, points, sample, select, table, write_pa
 from tithe import evaluate_errors as errors
 from tithe.cli import main
 from tithe.evaluate_population import gather_population
+from tithe.transforms.draw import ProxyRule
 from tithe.transforms.kernels import draws, hashing
 from tithe.transforms.kernels.systematic import loss_order
 
@@ -77,8 +78,6 @@ def test_the_draw_is_that_of_select(evaluated: tuple[Path, str, dict[str, Any]])
     vectors = f"{folder}/out/work/{facts['vectors']}"
     population = gather_population(f"{stages['plan']}/plan.jsonl", vectors, stages["score"])
     anchor_losses = np.load(f"{stages['losses']}/losses.npy")
-    from tithe.transforms.draw import ProxyRule
-
     rule = {name: value for name, value in facts["proxy"].items() if name not in ("total", "positive")}
     proxy = ProxyRule(**rule).proxy(anchor_losses, population.scores)
     scale = errors.scale_of(proxy, 120)
@@ -146,12 +145,12 @@ def test_a_function_is_asked_for_every_record_once(
     write_parquet(tmp_path / "corpus", corpus(), files=3, row_group=50)
     (tmp_path / "code.py").write_text(CODE)
     keys = {"kind": "model", "code": str(tmp_path / "code.py"), "pilot": 60, "retries": 0}
-    found = {}
+    found: dict[str, Any] = {}
     for function in ("loss", "picky"):
         config = configure(
             tmp_path,
             f"{tmp_path}/corpus/*.parquet",
-            name=f"{function}.yaml",
+            f"{function}.yaml",
             input={"split_bytes": 4096},
             cluster={"count": 40},
             loss={**keys, "function": f"code:{function}"},

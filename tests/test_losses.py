@@ -147,14 +147,23 @@ def test_a_run_waits_for_the_loss_file_and_goes_on_when_it_is_filled(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
-@pytest.mark.parametrize("corpus", ["jsonl", "csv", "text"])
+@pytest.mark.parametrize(
+    ("corpus", "suffix"),
+    [
+        ("jsonl", ".parquet"),
+        ("jsonl", ".csv"),
+        ("jsonl", ".jsonl"),
+        ("csv", ".csv"),
+        ("csv", ".parquet"),
+        ("text", ".csv"),
+    ],
+)
 def test_every_format_of_input_passes_through_every_loss_file(tmp_path: Path, corpus: str, suffix: str) -> None:
     words = np.random.default_rng(3).choice(["red", "green", "blue", "black", "white", "one"], (60, 5))
     texts = [" ".join(some) for some in words.tolist()]
     (tmp_path / "corpus").mkdir()
     if corpus == "jsonl":
-        odd = {"nested": {"a": [1, None]}, "empty": {}, "long": 10**30, "half": "\ud800", "mixed": None}
+        odd = {"nested": {"a": [1, None]}, "empty": {}, "long": 10**30, "mixed": None}
         lines = [json.dumps({"text": t, **odd, "mixed": "x" if i % 2 else 3}) for i, t in enumerate(texts)]
         (tmp_path / "corpus/a.jsonl").write_text("\n".join(lines), encoding="utf-8")
     elif corpus == "csv":
@@ -419,7 +428,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     pauses: list[float] = []
     monkeypatch.setattr("time.sleep", pauses.append)
 
-    def ask(model: Flaky, n: int, batch: int, retries: int, folder: str = "cache") -> Any:
+    def ask(model: Flaky, n: int, batch: int, retries: int, folder: str = "cache [1]*") -> Any:
         pauses.clear()
         path = tmp_path / f"{n}.jsonl"
         lines = [json.dumps({"n": i}) + "\n" for i in range(n)]

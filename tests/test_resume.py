@@ -1,4 +1,7 @@
-"""Runs that were killed or interrupted, and go on: nothing finished is made again, and the bytes are those of an undisturbed run."""
+"""Runs that were killed or interrupted, and go on.
+
+Nothing that was finished is made again, and the bytes are those of an undisturbed run.
+"""
 
 from __future__ import annotations
 
@@ -143,7 +146,9 @@ def test_killed_in_the_middle_of_the_rounds_and_between_stages(
     wait_for(lambda: times(tmp_path, "cluster-*/round-0001.json"), process)
     kill(process)
     assert not times(tmp_path, "cluster-*/stage.json")
-    before = times(tmp_path, "vectors-*/*/*") | times(tmp_path, "cluster-*/round-000[01].*") | times(tmp_path, "embed-*/*")
+    before = (
+        times(tmp_path, "vectors-*/*/*") | times(tmp_path, "cluster-*/round-000[01].*") | times(tmp_path, "embed-*/*")
+    )
 
     process = start(tmp_path)
     wait_for(lambda: times(tmp_path, "score-*/stage.json"), process)

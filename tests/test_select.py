@@ -23,6 +23,7 @@ from corpora import (
     configure,
     digest,
     fixed_lists,
+    made,
     manifest,
     part_paths,
     points,
@@ -92,7 +93,7 @@ def representative_rows(representatives: Any, records: Any) -> list[int]:
     """Rows of the corpus that the representatives are: found by vector, since all are distinct."""
     origin = np.median(points(N).astype(np.float64), axis=0)
     gaps = np.linalg.norm(points(N)[None] - origin - representatives["vector"][:, None], axis=2)
-    return gaps.argmin(1).tolist()
+    return [int(row) for row in gaps.argmin(1)]
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +142,7 @@ def test_json_lines_give_the_same_sample_as_parquet_and_stay_as_they_were(
 
 
 def texts(n: int) -> list[str]:
-    words = "red green blue black white one two three four five".split()
+    words = ["red", "green", "blue", "black", "white", "one", "two", "three", "four", "five"]
     return [" ".join(np.random.default_rng(i).choice(words, 6)) + f' "quoted", {i}' for i in range(n)]
 
 
@@ -176,15 +177,10 @@ def test_plain_text_is_known_by_file_and_position(tmp_path: Path) -> None:
     assert keys_of(tmp_path / "out") == sorted(keys_of(tmp_path / "out"))
 
 
-@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
 def test_a_column_of_a_name_that_the_sample_adds_is_an_error(
-    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    records = table(60, tithe_weight=np.ones(60))
-    if kind == "parquet":
-        write_parquet(tmp_path / "corpus", records)
-    else:
-        write_lines(tmp_path / "corpus/a.jsonl", to_lines(records))
+    write_lines(tmp_path / "corpus/a.jsonl", to_lines(table(60, tithe_weight=np.ones(60))))
     assert select(configure(tmp_path, f"{tmp_path}/corpus/*"), "--quiet") == 1
     assert "the input has 'tithe_weight' already" in capsys.readouterr().err
     assert not (tmp_path / "out/manifest.json").exists()
@@ -313,45 +309,52 @@ def too_few(records):
 """
 
 
+@pytest.mark.slow
 def test_every_source_of_losses_gives_the_same_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A column, a function, a handler object and a handler class; each model is given exactly the
+    """A column, a function, a handler object and class, an installed module; each model is given exactly the
     representatives, once.
     """
     write_parquet(tmp_path / "corpus", table(N))
     (tmp_path / "losses.py").write_text(LOSSES)
     monkeypatch.setenv("TITHE_TEST_CALLS", f"{tmp_path}/calls")
-    config, out = configure(tmp_path, f"{tmp_path}/corpus/*"), tmp_path / "out"
-    assert select(config, "--quiet") == 0
-    constant = digest(out)
-    assert manifest(out)["losses"]["mean"] == 1
-    plain = {"kind": "plain"}  # without a pilot
+    (tmp_path / "installed_losses.py").write_text(LOSSES)
+    monkeypatch.syspath_prepend(tmp_path)
+    out, plain = tmp_path / "out", {"kind": "plain"}  # without a pilot
     loss: dict[str, Any] = {"kind": "column", "column": "loss", "pilot": 0}
     column = configure(tmp_path, f"{tmp_path}/corpus/*", "column.yaml", loss=loss, score=plain)
     assert select(column, "--quiet") == 0
     expected = digest(out)
-    assert expected != constant and manifest(out)["losses"]["model_calls"] == 0
+    told = manifest(out)["losses"]
+    assert (told["model_calls"], told["anchors"]) == (0, 8) and told["largest"] > told["mean"] > 0
     representatives = np.load(next((out / "work").glob("cluster-*/representatives.npy")))
     ids = sorted(f"r{position:05d}" for position in representatives["position"])
-    for name in ("loss", "handler", "Handler"):
-        loss = {"kind": "model", "function": f"losses:{name}", "code": f"{tmp_path}/losses.py", "batch": 3, "pilot": 0}
+    for name in ("losses:loss", "losses:handler", "losses:Handler", "installed_losses:handler"):
+        loss = {"kind": "model", "function": name, "batch": 3, "pilot": 0}
+        loss |= {"code": f"{tmp_path}/losses.py"} if name.startswith("losses") else {}
         assert select(configure(tmp_path, f"{tmp_path}/corpus/*", "model.yaml", loss=loss, score=plain), "--quiet") == 0
         assert digest(out)[0] == expected[0], name
         assert manifest(out)["losses"]["model_calls"] == 8
         assert sorted((tmp_path / "calls").read_text().split()) == ids
         (tmp_path / "calls").unlink()
+    # The losses decide: without them another sample is drawn.
+    assert select(configure(tmp_path, f"{tmp_path}/corpus/*", "constant.yaml"), "--quiet") == 0
+    assert digest(out) != expected and manifest(out)["losses"]["mean"] == 1
 
 
-def test_losses_of_an_installed_module_follow_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_parquet(tmp_path / "corpus", table(N))
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "installed_losses", raising=False)
-    (tmp_path / "installed_losses.py").write_text(
-        "def loss(records):\n    return [record['loss'] for record in records]\n"
-    )
-    loss = {"kind": "model", "function": "installed_losses:loss", "pilot": 0}
-    assert select(configure(tmp_path, f"{tmp_path}/corpus/*", loss=loss, score={"kind": "plain"}), "--quiet") == 0
-    found = manifest(tmp_path / "out")["losses"]
-    assert (found["model_calls"], found["anchors"]) == (8, 8) and found["largest"] > found["mean"] > 0
+def test_multinomial_draws_with_repeats(by_format: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = by_format("parquet")  # whose stages serve
+    draw = {"size": N - 1, "method": "multinomial"}
+    output = {"path": f"{tmp_path}/out", "work": f"{folder}/out/work"}
+    mark = folder / "out/work/.tithe"
+    mark.touch()
+    assert select(configure(tmp_path, f"{folder}/corpus/*", sample=draw, output=output), "--quiet") == 0
+    mark.unlink()
+    assert made(tmp_path / "out") == {"sample"}
+    chosen = sample(tmp_path / "out")
+    times, weights = chosen["tithe_multiplicity"].to_numpy(), chosen["tithe_weight"].to_numpy()
+    assert times.sum() == N - 1 == manifest(tmp_path / "out")["sample"]["draws"]
+    assert len(chosen) < N - 1 and times.max() > 1
+    np.testing.assert_allclose(weights * chosen["tithe_probability"].to_numpy(), times)
 
 
 @pytest.fixture(scope="module")
@@ -416,8 +419,12 @@ def test_a_redone_stage_takes_those_that_follow_from_it_along(tmp_path: Path) ->
 @pytest.mark.slow
 def test_the_same_bytes_in_one_and_several_processes_and_in_1_and_5_files(tmp_path: Path) -> None:
     records = table(1500, d=12)
-    one, five = write_parquet(tmp_path / "one", records), write_parquet(tmp_path / "five", records, files=5, row_group=77)
-    found, multinomial = {}, {}
+    one, five = (
+        write_parquet(tmp_path / "one", records),
+        write_parquet(tmp_path / "five", records, files=5, row_group=77),
+    )
+    found: dict[str, Any] = {}
+    multinomial: dict[str, str] = {}
     for name, corpus, split_bytes, beam in [
         ("threads", five, 8192, []),
         ("processes", five, 8192, ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]),
@@ -464,14 +471,3 @@ def test_the_manifest_says_how_the_sample_was_made(by_format: Callable[[str], Pa
         content = (folder / "out" / part["name"]).read_bytes()
         assert (part["bytes"], part["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
         assert part["rows"] == pq.read_metadata(folder / "out" / part["name"]).num_rows
-
-
-def test_multinomial_draws_with_repeats(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "corpus", table(60))
-    config = configure(tmp_path, f"{tmp_path}/corpus/*", sample={"size": 59, "method": "multinomial"})
-    assert select(config, "--quiet") == 0
-    chosen = sample(tmp_path / "out")
-    times, weights = chosen["tithe_multiplicity"].to_numpy(), chosen["tithe_weight"].to_numpy()
-    assert times.sum() == 59 and len(chosen) <= 60 and times.max() > 1
-    np.testing.assert_allclose(weights * chosen["tithe_probability"].to_numpy(), times)
-    assert manifest(tmp_path / "out")["sample"]["draws"] == 59

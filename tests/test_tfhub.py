@@ -135,16 +135,15 @@ def test_an_exported_model_embeds_a_corpus(models: Path, tmp_path: Path) -> None
     assert [letter["reason"] for letter in dead_letters(tmp_path / "out")] == ["missing field 'text'"]
     clusters = {(len(row["text"]), row["tithe_cluster"]) for row in sample(tmp_path / "out")}
     assert len(clusters) == 3  # texts of one length are one cluster
-    # The same folder with another model in it is another embedding.
-    (models / "callable/saved_model.pb").touch()
-    done = tithe("select", config)
-    assert done.returncode == 0 and "embed     stands already" not in done.stderr
-    assert not next(s for s in manifest(tmp_path / "out")["stages"] if s["name"] == "embed")["stood"]
 
 
 def test_a_published_model_embeds_a_corpus(published: Path, tmp_path: Path) -> None:
-    python_code = [f"def f{i}(x):\n    import os\n    return [os.path.join(x, str(n)) for n in range({i})]\n" for i in range(40)]
-    c_code = [f"#include <stdio.h>\nint main(void) {{ int n = {i}; printf(\"%d\\n\", n); return 0; }}\n" for i in range(40)]
+    python_code = [
+        f"def f{i}(x):\n    import os\n    return [os.path.join(x, str(n)) for n in range({i})]\n" for i in range(40)
+    ]
+    c_code = [
+        f'#include <stdio.h>\nint main(void) {{ int n = {i}; printf("%d\\n", n); return 0; }}\n' for i in range(40)
+    ]
     write_lines(tmp_path / "corpus/a.jsonl", [json.dumps({"code": c}) for c in [*python_code, *c_code]])
     embed = {"kind": "tfhub", "handle": str(published), "field": "code", "signature": "predict"}
     embed |= {"input": "content", "output": "logits"}

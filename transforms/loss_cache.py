@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
 
+from tithe.transforms.files import is_remote
 from tithe.transforms.vectors import read_json, write_json
 
 
@@ -13,6 +15,14 @@ def record_digest(record: dict[str, Any]) -> str:
     """Returns a hash of a record's content."""
     text = json.dumps(record, sort_keys=True, ensure_ascii=False, default=repr)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _files(folder: str) -> list[str]:
+    """The files of a cache; a local folder stands for itself, whatever characters are in its name."""
+    if not is_remote(folder):
+        return [str(path) for path in Path(folder).glob("*.json")]
+    [found] = FileSystems.match([f"{folder}/*.json"])
+    return [metadata.path for metadata in found.metadata_list]
 
 
 class LossCache:
@@ -25,9 +35,8 @@ class LossCache:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._known: dict[str, Any] = {}
-        [found] = FileSystems.match([f"{folder}/*.json"])
-        for metadata in found.metadata_list:
-            self._known.update(read_json(metadata.path))
+        for path in _files(folder):
+            self._known.update(read_json(path))
 
     def get(self, digest: str) -> Any:
         """Returns the answer for a record, or None."""

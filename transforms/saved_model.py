@@ -54,7 +54,9 @@ def _function(model: Any, signature: str | None, input: str | None) -> tuple[Any
     there = ", ".join(getattr(model, "signatures", {})) or "none"
     if signature is None:
         if not callable(model):
-            raise UsageError(f"embed.signature: the model cannot be called as it is; name one of its signatures: {there}")
+            raise UsageError(
+                f"embed.signature: the model cannot be called as it is; name one of its signatures: {there}"
+            )
         return model, input
     if signature not in getattr(model, "signatures", {}):
         raise UsageError(f"embed.signature: no {signature!r}; the model has: {there}")
