@@ -88,6 +88,7 @@ class Asking:
         representatives = vectors.read_array(f"{self.clusters}/representatives.npy")
         failed: dict[tuple[int, int, int], str] = {}
         pilot = self._pilot(folder, representatives)
+        self.bound = 0
         if isinstance(self.config.loss, FileLoss):
             anchors = self._assemble(representatives, pilot, set())
             losses, calls = self._from_file(folder, anchors, self.config.loss.path), 0
@@ -103,6 +104,7 @@ class Asking:
             "representatives": int(anchors["representative"].sum()),
             "pilot": int(anchors["pilot"].sum()),
             "model_calls": calls,
+            "model_calls_bound": self.bound,
             "failed": len(failed),
             "mean": float(losses.mean()),
             "largest": float(losses.max()),
@@ -144,6 +146,7 @@ class Asking:
         allowed = math.ceil(MAX_FAILURES * len(anchors))
         bound = call_bound(len(anchors), getattr(self.config.loss, "max_calls", None))
         if isinstance(self.source, ModelLosses):
+            self.bound = bound
             self.tell(f"{len(anchors):,} anchors; at most {bound:,} records are given to the model")
         while True:
             unknown = np.array([key not in losses for key in anchor_kernel.record_keys(anchors)])

@@ -152,23 +152,28 @@ def _summary(manifest: dict[str, Any], output: str) -> None:
     sample, records = manifest["sample"], manifest["input"]["records"]
     if manifest.get("stood"):
         print(f"nothing to do: {output}/sample/ is what this configuration asks for")
+        print(_gain(manifest), end="")
         return
     error = sample["sum_of_weights_standard_error"]
     spread = f" +- {error:,.0f}" if error is not None else ""
-    choice = manifest["choice"]
-    gain = f"  gain           {choice['sentence']}\n" if choice else ""
-    if manifest["guarantee"]:
-        gain += f"  guarantee      {manifest['guarantee']}\n"
     print(
         f"\n{sample['records']:,} of {records:,} records in {output}/sample/ (method {sample['method']})\n"
         "  tithe_weight   how many records of the corpus a row stands for; they sum to "
         f"{sample['sum_of_weights']:,.0f}{spread}, for {records:,}\n"
         f"  use it as the weight of the row's loss in training, and of its value in any mean\n"
         f"  model calls    {manifest['losses']['model_calls']:,}\n"
-        f"{gain}  manifest       {output}/manifest.json says how the sample was made\n"
+        f"{_gain(manifest)}  manifest       {output}/manifest.json says how the sample was made\n"
         "next: another draw takes a moment: --set sample.size=... or --set sample.seed=...; another "
         "clustering: --set cluster.count=..."
     )
+
+
+def _gain(manifest: dict[str, Any]) -> str:
+    """What is known of the gain over uniform sampling, and what is promised of the error."""
+    choice = manifest["choice"]
+    gain = choice["sentence"] if choice else "no gain shown over uniform: there is no pilot, so none was measured"
+    promised = f"  guarantee      {manifest['guarantee']}\n" if manifest["guarantee"] else ""
+    return f"  gain           {gain}\n{promised}"
 
 
 def _estimate(options: argparse.Namespace, _: list[str]) -> int:

@@ -16,7 +16,7 @@ from tithe.transforms.files import InputFile
 from tithe.transforms.vectors import read_json, write_json
 from tithe.workspace import Stage, Workspace, list_files, remove
 
-LOSS_FACTS = ("model_calls", "anchors", "representatives", "pilot", "failed", "mean", "largest")
+LOSS_FACTS = ("model_calls", "model_calls_bound", "anchors", "representatives", "pilot", "failed", "mean", "largest")
 LIBRARIES = ("apache-beam", "numpy", "scipy", "scikit-learn", "pyarrow")
 
 

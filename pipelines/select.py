@@ -80,7 +80,7 @@ class Selection:
         run: how pipelines are started.
         space: the output folder, held by this run.
         progress: what is told.
-        redo: names of stages to make again.
+        redo: names of stages to make again; those that follow from them are made again too.
     """
 
     config: Config
@@ -155,7 +155,9 @@ class Selection:
 
     def _score_corpus(self) -> "Scored":
         prints = self.prints
-        plan = self._stage("plan", prints.corpus, lambda folder: self._plan(folder, self.files))
+        plan = self._stage(
+            "plan", [prints.corpus, [f.path for f in self.files]], lambda folder: self._plan(folder, self.files)
+        )
         self.plan = f"{plan.folder}/plan.jsonl"
         embed = partial(self._embed, files=self.files, splits=plan.facts["splits"])
         corpus_stage = self._stage("embed", prints.corpus, embed)
@@ -177,7 +179,8 @@ class Selection:
         return Scored(plan.facts["bad_files"], losses, self._drawing(losses, scores, neighbors))
 
     def _stage(self, name: str, depends: Any, make: Callable[[str], dict[str, Any]]) -> Stage:
-        redo = name in self.redo
+        # What a redone stage gives may have changed where no fingerprint sees it: in a model, say.
+        redo = any(name in STAGES[STAGES.index(first) :] for first in self.redo)
         if name == "embed" and redo:
             remove(self.vectors)
         stage = self.space.stage(name, depends, make, redo=redo)

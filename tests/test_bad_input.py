@@ -31,6 +31,8 @@ from tithe.cli import main
 from tithe.runner import explain_failure
 from tithe.transforms.records import BadFileError
 
+pytestmark = pytest.mark.slow  # whole runs
+
 N = 120
 SMALL = {"cluster": {"count": 4, "rounds": 1}}
 Run = Callable[..., tuple[int, str]]

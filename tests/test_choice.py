@@ -12,6 +12,8 @@ from corpora import configure, digest, fixed_lists, manifest, sample, select, ta
 
 from tithe.transforms.kernels.promise import hoeffding_size
 
+pytestmark = pytest.mark.slow  # whole runs
+
 N, PILOT, SIZE = 2000, 200, 200
 CLASSES = 8
 

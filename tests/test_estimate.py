@@ -17,6 +17,8 @@ from corpora import configure, manifest, sample, select, table, to_lines, write_
 from tithe.cli import main
 from tithe.estimate import estimate_from
 
+pytestmark = pytest.mark.slow  # whole runs
+
 N = 600
 
 

@@ -18,6 +18,8 @@ from tithe.transforms.draw import ProxyRule
 from tithe.transforms.kernels import draws, hashing
 from tithe.transforms.kernels.systematic import loss_order
 
+pytestmark = pytest.mark.slow  # whole runs
+
 N = 900
 
 

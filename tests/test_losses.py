@@ -23,6 +23,8 @@ from tithe.transforms.locate import Located
 from tithe.transforms.splits import WHOLE, Piece
 from tithe.transforms.usercode import UserCode
 
+pytestmark = pytest.mark.slow  # whole runs
+
 N = 240
 FEW = {"sample": {"size": 30, "method": "systematic"}}
 

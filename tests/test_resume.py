@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from corpora import configure, digest, fixed_lists, made, manifest, points, select, table, to_lines, write_lines
 
+pytestmark = pytest.mark.slow  # whole runs
+
 N, FILES, ROUNDS = 600, 6, 3
 SPLIT_BYTES = 15_000  # a file is a bit larger, and so a split of its own
 

@@ -18,6 +18,8 @@ from tithe.beam_options import available_cpus, parse_beam_options
 from tithe.runner import explain_failure, run_pipeline
 from tithe.transforms.errors import InputError, TitheError, UsageError
 
+pytestmark = pytest.mark.slow  # whole runs
+
 IN_MEMORY: tuple[str, ...] = ()
 PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
 PORTABLE = ("--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK")

@@ -22,6 +22,8 @@ from tithe.transforms.score import score_dtype
 from tithe.transforms.splits import Split
 from tithe.transforms.systematic import DrawSystematic, SystematicTask
 
+pytestmark = pytest.mark.slow  # whole runs
+
 PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
 PORTABLE = ("--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK")
 

@@ -80,7 +80,8 @@ class ThreadedDoFn(beam.DoFn):
             yield _in_global_window(self._total)
 
     def teardown(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        # Not waited for: after Ctrl-C or an error elsewhere a model may be at work for long, for nobody.
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _run(self, element: Any, *sides: Any) -> list[Any]:
         values = self.work(element, *sides)

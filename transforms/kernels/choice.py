@@ -14,6 +14,9 @@ from tithe.transforms.kernels import hashing
 
 Floats = NDArray[np.float64]
 
+MIN_PILOT = 20
+"""Records of a pilot below which no gain is shown, whatever they say."""
+
 RESAMPLES = 500
 """Bootstrap resamples of the pilot."""
 
@@ -210,6 +213,8 @@ def gain(point: Point, pilot: Pilot, totals: Totals, seed: int) -> Gain:
         return Gain(1.0, 1.0, 1.0) if chosen == 0 else Gain(float("inf"), 1.0, float("inf"))
     # Where the variance is 0 or infinite, or the proxy constant, every resample says the same.
     ratio = chosen / base
+    if m < MIN_PILOT:
+        return Gain(ratio, 0.0, float("inf"))
     error = float(_log_ratios(losses, p, n)[1]) if 0 < ratio < float("inf") else 0.0
     if error < ROUNDING:
         return Gain(ratio, ratio, ratio)
