@@ -19,7 +19,7 @@ demo: build/.package ## select from the functions of this Python's standard libr
 	.venv/bin/tithe evaluate configs/evaluate.yaml
 
 test: build/.test ## run all tests
-	$(PYTEST)
+	$(PYTEST) -n 2 --dist loadfile # most of their time is the start of commands, on one core each
 
 test-fast: build/.test ## run the tests that take no longer than a few seconds
 	$(PYTEST) -m "not slow"
