@@ -1,5 +1,6 @@
 """Splits as the elements of a graph, and the DoFn that works on them in a small thread pool."""
 
+import gc
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -77,7 +78,12 @@ class ThreadedDoFn(beam.DoFn):
             for value in self._pending.popleft().result():
                 yield _in_global_window(value)
         if self._fold is not None:
-            yield _in_global_window(self._total)
+            total, self._total = self._total, None
+            yield _in_global_window(total)
+            del total
+            # The runner's records of a bundle refer to each other, and hold what it gave until the collector comes by,
+            # which counts objects and not bytes.
+            gc.collect()
 
     def teardown(self) -> None:
         # Not waited for: after Ctrl-C or an error elsewhere a model may be at work for long, for nobody.

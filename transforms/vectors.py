@@ -22,7 +22,7 @@ hash).
 """
 
 HASHES = 2**64
-CHUNK = 8192
+CHUNK = 4096
 """Rows read at a time."""
 
 

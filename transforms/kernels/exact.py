@@ -23,7 +23,7 @@ FRACTION = 40
 """Bits of a grid below the bound of an ordinary row; with a block of 2**12 rows or fewer, sums stay below 2**53 units.
 """
 
-ROWS = 4096
+ROWS = 2048
 """Rows of a block."""
 
 OUTLYING = 20
