@@ -74,7 +74,10 @@ def _give_back_memory() -> None:
     Beam's graphs refer to themselves, and the allocator keeps what threads have freed: without this the next pipeline's
     peak comes on top of it.
     """
+    import pyarrow as pa
+
     gc.collect()
+    pa.default_memory_pool().release_unused()
     with contextlib.suppress(AttributeError, OSError):  # glibc alone has it
         ctypes.CDLL(None).malloc_trim(0)
 
