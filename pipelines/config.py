@@ -295,6 +295,11 @@ class Config(Section):
     sample: Sample = Field(description="How many records are drawn, and how.")
     output: Output = Field(description="Where the sample and the stages go.")
 
+    @property
+    def smoothed(self) -> bool:
+        """Whether the proxy is smoothed over the nearest anchors, as it is by default where losses are asked for."""
+        return isinstance(self.loss, AskedLoss) and self.score.kind != "plain"
+
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration in a YAML file, after overrides of the form `section.key=value` (value: YAML).

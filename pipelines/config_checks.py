@@ -64,10 +64,9 @@ def _losses(config: Config) -> list[str]:
 
 def _scores(config: Config) -> list[str]:
     score, mistakes = config.score, []
-    asked = hasattr(config.loss, "pilot")
-    if score.kind == "smoothed" and not asked:
+    smoothed = config.smoothed
+    if score.kind == "smoothed" and not smoothed:
         mistakes.append(f"score.kind: smoothed needs losses, and loss.kind is {config.loss.kind}; use plain")
-    smoothed = asked and score.kind != "plain"
     if smoothed and _pilot(config) < MIN_PILOT:
         mistakes.append(
             f"loss.pilot: {_pilot(config)} is too few to choose a smoothed proxy; give {MIN_PILOT} or more (200 are "

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tithe.config import AskedLoss, Config, NoLoss
+from tithe.config import Config, NoLoss
 from tithe.transforms import vectors
 from tithe.transforms.draw import (
     DrawSample,
@@ -128,7 +128,7 @@ class Drawing:
         pilot_rows = vectors.read_array(f"{self.scores}/pilot.npy")
         totals = self._terms(folder, proxies)
         lipschitz, floor = score.lipschitz, score.floor
-        if not (self._is_smoothed() and len(pilot_rows)):
+        if not (self.config.smoothed and len(pilot_rows)):
             # Nothing is chosen: what is not given has the paper's value.
             lipschitz = "balanced" if lipschitz is None else lipschitz
             floor = floor or 0.0
@@ -142,10 +142,6 @@ class Drawing:
         found = choice.choose(pilot, totals, lipschitz, floor, self.config.cluster.seed)
         made = dataclasses.replace(proxies, rule=self._rule(rule, found.point, totals))
         return made, Chosen(found, pilot, totals, self._hoelder(pilot_rows, found.point))
-
-    def _is_smoothed(self) -> bool:
-        kind = self.config.score.kind
-        return kind == "smoothed" or (kind is None and isinstance(self.config.loss, AskedLoss))
 
     def _rule(self, rule: ProxyRule, point: choice.Point, totals: Totals) -> ProxyRule:
         mean = totals.proxy(point.lipschitz) / totals.records
@@ -198,7 +194,9 @@ class Drawing:
             "gain": dataclasses.asdict(found.gain),
             "sentence": choice.sentence(found),
             "predicted_total_loss": chosen.loss_total,
-            "predicted_standard_error": predicted_standard_error(found.variance, size),
+            "predicted_standard_error": (
+                predicted_standard_error(found.variance, size) if size < self.records else 0.0
+            ),
             "pilot": len(pilot.losses),
         }
         return {name: _finite(value) for name, value in facts.items()}

@@ -192,8 +192,7 @@ class Evaluation:
     def _proxy(self, name: str, score: Score) -> "Proxied":
         """The proxies that `select` would have with these settings, read from the scores that all ways share."""
         config = self.config.model_copy(update={"score": score})
-        smoothed = score.kind != "plain"
-        neighbors = min(score.neighbors or NEIGHBORS, self.drawing.neighbors) if smoothed else 1
+        neighbors = min(score.neighbors or NEIGHBORS, self.drawing.neighbors) if config.smoothed else 1
         drawing: Drawing = dataclasses.replace(self.drawing, config=config, neighbors=neighbors)
         proxies, chosen = drawing.proxies(f"{self.drawing.scores}/evaluate-{name.split()[0]}")
         values = proxies.rule.proxy(self.anchor_losses, self.population.scores)

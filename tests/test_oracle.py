@@ -16,7 +16,7 @@ from corpora import configure, fixed_lists, manifest, sample, select, write_parq
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-import tithe.select
+import tithe.clustering
 from tithe.transforms import vectors
 from tithe.transforms.cluster import ClusterTask
 from tithe.transforms.draw import (
@@ -119,7 +119,7 @@ def run(request: pytest.FixtureRequest, digits: Digits, tmp_path_factory: pytest
         if settings.batch < 1:
             # The corpus is small: let a round read as little as the configuration says.
             few = {"batch": settings.batch}
-            patch.setattr(tithe.select, "ClusterTask", lambda **given: ClusterTask(**{**given, **few}))
+            patch.setattr(tithe.clustering, "ClusterTask", lambda **given: ClusterTask(**{**given, **few}))
         for method in methods:
             arguments = ["--quiet", "--set", f"sample.method={method}", *(["--", *options] if options else [])]
             assert select(config, *arguments) == 0
