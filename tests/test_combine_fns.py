@@ -70,7 +70,7 @@ def read_batch(output: rounds.BatchSums | None) -> Any:
     """How a sum is cut in limbs depends on the order; its value does not."""
     if output is None:
         return None
-    return output.sums.clusters, output.sums.counts, exact.from_limbs(output.sums.limbs, 2), output.cost, output.far
+    return output.sums.clusters, output.sums.counts, output.sums.values(), output.cost, output.far
 
 
 def proxy_totals() -> list[Any]:

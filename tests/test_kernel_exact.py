@@ -84,9 +84,12 @@ def on_grid(value: float, exponent: int) -> int:
     return round(Fraction(value) * Fraction(2) ** (exact.FRACTION - exponent))
 
 
-def units(limbs: NDArray[np.int64]) -> list[list[int]]:
+def units(sums: exact.VectorSums) -> list[list[int]]:
     """Sums in units of the grid, as Python's integers."""
-    d = limbs.shape[1] // 2
+    cut = exact.densify(sums, int(sums.clusters.max()) + 1)
+    exact.cut(cut)
+    assert cut.limbs is not None and not cut.grid.any()
+    limbs, d = cut.limbs[sums.clusters], sums.grid.shape[1]
     return [[(h << exact.FRACTION) + low for h, low in zip(r[:d], r[d:], strict=True)] for r in limbs.tolist()]
 
 
@@ -114,12 +117,13 @@ def test_vectors_as_fractions(outliers: int) -> None:
     sums = exact.vector_sums(x, clusters, exponent)
     assert sums.clusters.tolist() == sorted(set(clusters.tolist()))
     assert sums.counts.tolist() == [np.count_nonzero(clusters == c) for c in sums.clusters]
-    assert all(array.dtype == np.int64 for array in vars(sums).values())
     expected = fraction_vectors(x, clusters, exponent)
-    assert units(sums.limbs) == expected
+    assert units(sums) == expected
     unit = Fraction(2) ** (exponent - exact.FRACTION)
     floats = [[float(value * unit) for value in row] for row in expected]
-    assert exact.from_limbs(sums.limbs, exponent).tolist() == floats
+    assert sums.values().tolist() == floats
+    exact.cut(sums)
+    assert sums.values().tolist() == floats
 
 
 @pytest.mark.parametrize("n", [1, 5, exact.ROWS, exact.ROWS + 1, 2 * exact.ROWS + 3])
@@ -127,7 +131,7 @@ def test_blocks_of_rows_add_up(n: int) -> None:
     x = rows(n, 2, seed=n)
     x[0] = 1  # the largest that is below 2**1
     sums = exact.vector_sums(x, np.zeros(n, np.int64), 1)
-    assert units(sums.limbs) == fraction_vectors(x, np.zeros(n, np.int64), 1)
+    assert units(sums) == fraction_vectors(x, np.zeros(n, np.int64), 1)
 
 
 def test_the_largest_block_of_the_largest_ordinary_rows() -> None:
@@ -135,7 +139,11 @@ def test_the_largest_block_of_the_largest_ordinary_rows() -> None:
     for sign in (1, -1):
         x = np.full((exact.ROWS, 2), sign * largest, np.float32)
         sums = exact.vector_sums(x, np.zeros(len(x), np.int64), 1)
-        assert units(sums.limbs) == [[exact.ROWS * on_grid(float(sign * largest), 1)] * 2]
+        assert sums.limbs is None and sums.rows == exact.ROWS
+        assert units(sums) == [[exact.ROWS * on_grid(float(sign * largest), 1)] * 2]
+        exact.add(sums, exact.vector_sums(x[:1], np.zeros(1, np.int64), 1))
+        assert sums.limbs is not None and sums.rows == 1
+        assert units(sums) == [[(exact.ROWS + 1) * on_grid(float(sign * largest), 1)] * 2]
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(0, 2))
@@ -145,13 +153,15 @@ def test_vectors_in_any_order_and_division(seed: int, n: int, outliers: int) -> 
     exponent = exact.grid_exponent(1e12, 1.0)
     whole = exact.vector_sums(x, clusters, exponent)
     order = rng.permutation(n)
-    total = np.zeros((3, 4), np.int64)
+    total = exact.densify(exact.vector_sums(x[:0], clusters[:0], exponent), 3)
     for part in np.array_split(order, rng.integers(1, n + 1)):
         some = exact.vector_sums(x[part], clusters[part], exponent)
-        total[some.clusters] += some.limbs
-    assert units(total[whole.clusters]) == units(whole.limbs)
-    # The limbs may be cut otherwise, the sums are the same bits.
-    assert np.array_equal(exact.from_limbs(total[whole.clusters], exponent), exact.from_limbs(whole.limbs, exponent))
+        exact.add(total, exact.densify(some, 3) if rng.random() < 0.3 else some)
+        if rng.random() < 0.2:
+            exact.cut(total)
+    # What lies on the grid and what in the limbs may differ, the sums are the same bits.
+    assert np.array_equal(total.values()[whole.clusters], whole.values())
+    assert total.counts[whole.clusters].tolist() == whole.counts.tolist()
 
 
 def test_limbs_of_many_blocks_are_carried() -> None:
@@ -165,13 +175,13 @@ def test_one_outlier_leaves_the_other_rows() -> None:
     x[500] = 1e12
     exponent = exact.grid_exponent(1.1e12, 8.0)
     sums = exact.vector_sums(x, np.zeros(1000, np.int64), exponent)
-    assert exact.from_limbs(sums.limbs, exponent)[0, 0] == 999 + float(x[500, 0])
+    assert sums.values()[0, 0] == 999 + float(x[500, 0])
     x[501] = -1e12
     sums = exact.vector_sums(x, np.zeros(1000, np.int64), exponent)
-    assert exact.from_limbs(sums.limbs, exponent)[0, 0] == 998
+    assert sums.values()[0, 0] == 998
 
 
 def test_no_rows() -> None:
     sums = exact.vector_sums(np.empty((0, 3), np.float32), np.empty(0, np.int64), 0)
-    assert (len(sums.clusters), len(sums.counts), sums.limbs.shape) == (0, 0, (0, 6))
+    assert (len(sums.clusters), len(sums.counts), sums.grid.shape, sums.limbs) == (0, 0, (0, 3), None)
     assert exact.exact_sum(np.empty(0)) == 0

@@ -137,7 +137,7 @@ class CenterCorpus(beam.PTransform):
             root
             | "Splits" >> ReadPlan(self._plan)
             | "Sample" >> beam.ParDo(SampleRows(self._folder, limit, self._threads))
-            | "Gather" >> beam.CombineGlobally(Gather())
+            | "Gather" >> beam.CombineGlobally(Gather()).without_defaults()
             | "Write" >> beam.Map(_write, self._path, self._totals, *self._settings)
         )
 

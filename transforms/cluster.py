@@ -238,8 +238,7 @@ def update_centers(batch: rounds.BatchSums | None, before: Reference, task: Clus
         return Reference(path, before.converged)
     # With the whole corpus in every batch there is nothing to remember: Lloyd's algorithm, which ends.
     decay = 0.0 if task.batch >= 1 else rounds.DECAY
-    exponent = read_space(task.reader.space_path).exponent
-    after = rounds.update(centers, rounds.crop(batch, len(centers.points)), exponent, decay)
+    after = rounds.update(centers, rounds.crop(batch, len(centers.points)), decay)
     converged = decay == 0 and np.array_equal(after.points, centers.points)
     count = int(batch.sums.counts.sum())
     write_centers(path, after, cost=exact.to_float(batch.cost), rows=count, converged=converged)
@@ -273,7 +272,7 @@ class ClusterCorpus(beam.PTransform):
                 splits
                 | f"Assign{number}"
                 >> beam.ParDo(AssignBatch(task, number, threads), AsSingleton(reference))  # BatchSums
-                | f"Sum{number}" >> beam.CombineGlobally(CombineSums(task.count))  # BatchSums | None
+                | f"Sum{number}" >> beam.CombineGlobally(CombineSums(task.count)).without_defaults()  # BatchSums | None
             )
             reference = sums | f"Update{number}" >> beam.Map(update_centers, AsSingleton(reference), task, number)
         return (splits, reference) | "Representatives" >> FindRepresentatives(
@@ -287,12 +286,12 @@ class ClusterCorpus(beam.PTransform):
             far = (
                 splits
                 | f"Draw{step}" >> beam.ParDo(SeedStep(task, step, threads), AsSingleton(counts))  # far rows
-                | f"Gather{step}" >> beam.CombineGlobally(CombineFar(task.count))  # far rows | None
+                | f"Gather{step}" >> beam.CombineGlobally(CombineFar(task.count)).without_defaults()  # far rows | None
             )
             counts = far | f"Candidates{step}" >> beam.Map(write_candidates, AsSingleton(counts), task, step)
         return (
             splits
             | "Weigh" >> beam.ParDo(SeedStep(task, SEED_STEPS, threads), AsSingleton(counts))  # counts of a split
-            | "Weights" >> beam.CombineGlobally(CombineCounts())  # counts | None
+            | "Weights" >> beam.CombineGlobally(CombineCounts()).without_defaults()  # counts | None
             | "Reduce" >> beam.Map(write_seeds, AsSingleton(counts), task)  # path
         )

@@ -68,6 +68,6 @@ class DrawPilot(beam.PTransform):
             root
             | "Splits" >> ReadPlan(self._plan)
             | "Find" >> beam.ParDo(self._find)
-            | "Smallest" >> beam.CombineGlobally(CombineFar(SPARES * self._size))
+            | "Smallest" >> beam.CombineGlobally(CombineFar(SPARES * self._size)).without_defaults()
             | "Write" >> beam.Map(write_pilot, self._path)
         )

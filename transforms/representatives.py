@@ -145,7 +145,7 @@ class FindRepresentatives(beam.PTransform):
         near = (
             splits
             | "Near" >> beam.ParDo(self._find(self._ranges, False), AsSingleton(reference))
-            | "Nearest" >> beam.CombineGlobally(CombineNear(self._count))
+            | "Nearest" >> beam.CombineGlobally(CombineNear(self._count)).without_defaults()
         )
         missing = near | "Missing" >> beam.Map(
             write_missing, AsSingleton(reference), self._folder, self._ranges == everything
@@ -153,6 +153,6 @@ class FindRepresentatives(beam.PTransform):
         return (
             splits
             | "Late" >> beam.ParDo(self._find(everything, True), AsSingleton(missing))
-            | "LateNearest" >> beam.CombineGlobally(CombineNear(self._count))
+            | "LateNearest" >> beam.CombineGlobally(CombineNear(self._count)).without_defaults()
             | "Write" >> beam.Map(write_representatives, AsSingleton(near), AsSingleton(reference), self._folder)
         )

@@ -136,6 +136,6 @@ class ScoreCorpus(beam.PTransform):
             root
             | "Splits" >> ReadPlan(self._plan)
             | "Score" >> beam.ParDo(ScoreSplit(self._task, self._threads))
-            | "Total" >> beam.CombineGlobally(CombineClusters())
+            | "Total" >> beam.CombineGlobally(CombineClusters()).without_defaults()
             | "Write" >> beam.Map(write_clusters, self._path)
         )

@@ -60,7 +60,7 @@ class SumTerms(beam.PTransform):
             root
             | "Splits" >> ReadPlan(self._plan)
             | "Terms" >> beam.ParDo(SumSplit(self._proxies, self._threads))
-            | "Total" >> beam.CombineGlobally(CombineTerms())
+            | "Total" >> beam.CombineGlobally(CombineTerms()).without_defaults()
             | "Write" >> beam.Map(_write, self._path)
         )
 

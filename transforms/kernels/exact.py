@@ -1,9 +1,9 @@
 """Sums that do not depend on order, because they are exact.
 
 Scalars (cost, totals of proxies and losses) are summed as Python integers on the grid of float64's smallest number, so
-no range is too wide. Vectors are summed on a grid of their own, 2**-40 of what bounds an ordinary row. The sums of a
-block of ordinary rows stay below 2**53 units, where float64 is exact, so that one sparse product adds them; the few
-rows beyond the bound are added one by one; and totals are two integer limbs.
+no range is too wide. Vectors are summed on a grid of their own, 2**-40 of what bounds an ordinary row. The sum of
+thousands of ordinary rows stays below 2**53 units, where float64 is exact, so that a sparse product adds them; sums
+that may pass that bound are cut in two integer limbs, and so are the few rows beyond the ordinary.
 """
 
 import math
@@ -20,11 +20,13 @@ LIMB = 26
 """Bits of the lower half of a float64's mantissa, as it is cut to be summed."""
 
 FRACTION = 40
-"""Bits of a grid below the bound of an ordinary row; with a block of 2**12 rows or fewer, sums stay below 2**53 units.
-"""
+"""Bits of a grid below the bound of an ordinary row."""
 
-ROWS = 2048
-"""Rows of a block."""
+ROWS = 2**12
+"""Ordinary rows of one cluster whose sum stays below 2**53 units, whatever they are."""
+
+BLOCK = 256
+"""Rows rounded to the grid at a time: they stay in the processor's cache."""
 
 OUTLYING = 20
 """How far, in powers of two, a component may lie beyond the bound of an ordinary row: what the high limb has room for
@@ -83,17 +85,32 @@ def grid_exponent(magnitude: float, ordinary: float) -> int:
 
 @dataclass
 class VectorSums:
-    """Sums of vectors for each of some clusters.
+    """Exact sums of vectors for each of some clusters.
 
     Attributes:
+        exponent: t of the grid.
         clusters: int64, (m,), ascending.
         counts: rows of each cluster, int64, (m,).
-        limbs: high limbs, in units of 2**t, and low ones, in units of 2**(t - FRACTION), side by side; int64, (m, 2 d).
+        grid: sums on the grid that are not in the limbs yet, float64, (m, d).
+        rows: no cluster has more ordinary rows than this in `grid`; never above ROWS.
+        limbs: the rest: high limbs, in units of 2**t, and low ones, in units of 2**(t - FRACTION), side by side; int64,
+            (m, 2 d). None as long as there is nothing in them.
     """
 
+    exponent: int
     clusters: NDArray[np.int64]
     counts: NDArray[np.int64]
-    limbs: NDArray[np.int64]
+    grid: NDArray[np.float64]
+    rows: int
+    limbs: NDArray[np.int64] | None = None
+
+    def values(self) -> NDArray[np.float64]:
+        """Returns the sums as float64, (m, d), each rounded once."""
+        if self.limbs is None:
+            return self.grid
+        limbs = self.limbs.copy()
+        _add_limbs(limbs, slice(None), self.grid, self.exponent)
+        return from_limbs(limbs, self.exponent)
 
 
 def vector_sums(x: NDArray[np.float32], clusters: NDArray[np.integer], exponent: int) -> VectorSums:
@@ -105,25 +122,74 @@ def vector_sums(x: NDArray[np.float32], clusters: NDArray[np.integer], exponent:
         exponent: t of the grid; one for a whole corpus.
     """
     present, place, counts = np.unique(clusters, return_inverse=True, return_counts=True)
-    n, d = x.shape
-    limbs = np.zeros((len(present), 2 * d), np.int64)
-    wide = np.empty((min(n, ROWS), d))
+    total = VectorSums(exponent, present.astype(np.int64), counts.astype(np.int64), np.zeros((len(present), x.shape[1])), 0)
+    for low in range(0, len(x), ROWS):
+        _add_rows(total, x[low : low + ROWS], place[low : low + ROWS])
+    return total
+
+
+def _add_rows(total: VectorSums, x: NDArray[np.float32], place: NDArray[np.integer]) -> None:
+    """Adds at most ROWS rows to the sums at their places."""
+    most = int(np.bincount(place).max())
+    if total.rows + most > ROWS:
+        cut(total)
+    beyond = np.flatnonzero(np.maximum(x.max(1), -x.min(1)) >= 2.0**total.exponent)
     # Adding and taking away a number whose last bit is the unit rounds to the grid.
-    rounder = 1.5 * 2.0 ** (52 + exponent - FRACTION)
-    for low in range(0, n, ROWS):
-        rows, block, where = x[low : low + ROWS], wide[: len(x[low : low + ROWS])], place[low : low + ROWS]
-        beyond = np.flatnonzero(np.maximum(rows.max(1), -rows.min(1)) >= 2.0**exponent)
-        block[:] = rows
-        block[beyond] = 0
+    rounder = 1.5 * 2.0 ** (52 + total.exponent - FRACTION)
+    wide = np.empty(x.shape)
+    for low in range(0, len(x), BLOCK):
+        block = wide[low : low + BLOCK]
+        block[:] = x[low : low + BLOCK]
         block += rounder
         block -= rounder
-        one_hot = scipy.sparse.csr_matrix(
-            (np.ones(len(block)), where, np.arange(len(block) + 1)), shape=(len(block), len(present))
-        )
-        _add_limbs(limbs, slice(None), np.asarray(one_hot.T @ block), exponent)
-        for row in beyond:
-            _add_limbs(limbs, where[row], rows[row].astype(np.float64), exponent)
-    return VectorSums(present.astype(np.int64), counts.astype(np.int64), limbs)
+    wide[beyond] = 0
+    one_hot = scipy.sparse.csr_matrix((np.ones(len(x)), place, np.arange(len(x) + 1)), shape=(len(x), len(total.counts)))
+    total.grid += one_hot.T @ wide
+    total.rows += most
+    for row in beyond:
+        if total.limbs is None:
+            total.limbs = np.zeros((len(total.counts), 2 * x.shape[1]), np.int64)
+        _add_limbs(total.limbs, place[row], x[row].astype(np.float64), total.exponent)
+
+
+def densify(some: VectorSums, k: int) -> VectorSums:
+    """Returns the sums with a row for each of k clusters, in arrays of their own."""
+    counts, grid = np.zeros(k, np.int64), np.zeros((k, some.grid.shape[1]))
+    counts[some.clusters], grid[some.clusters] = some.counts, some.grid
+    limbs = None
+    if some.limbs is not None:
+        limbs = np.zeros((k, some.limbs.shape[1]), np.int64)
+        limbs[some.clusters] = some.limbs
+    return VectorSums(some.exponent, np.arange(k), counts, grid, some.rows, limbs)
+
+
+def add(total: VectorSums, more: VectorSums) -> None:
+    """Adds sums, sparse or dense, to dense ones, in place."""
+    if total.rows + more.rows > ROWS:
+        cut(total)
+    # A slice adds in place; a list of all clusters would copy them there and back.
+    where = slice(None) if len(more.clusters) == len(total.clusters) else more.clusters
+    total.counts[where] += more.counts
+    total.grid[where] += more.grid
+    total.rows += more.rows
+    if more.limbs is not None:
+        if total.limbs is None:
+            total.limbs = np.zeros((len(total.counts), more.limbs.shape[1]), np.int64)
+        total.limbs[where] += more.limbs
+
+
+def crop(sums: VectorSums, k: int) -> VectorSums:
+    """Returns dense sums with the first k clusters only, which are all there are."""
+    limbs = None if sums.limbs is None else sums.limbs[:k]
+    return VectorSums(sums.exponent, sums.clusters[:k], sums.counts[:k], sums.grid[:k], sums.rows, limbs)
+
+
+def cut(sums: VectorSums) -> None:
+    """Cuts what lies on the grid into the limbs, in place."""
+    if sums.limbs is None:
+        sums.limbs = np.zeros((len(sums.counts), 2 * sums.grid.shape[1]), np.int64)
+    _add_limbs(sums.limbs, slice(None), sums.grid, sums.exponent)
+    sums.grid[:], sums.rows = 0, 0
 
 
 def _add_limbs(limbs: NDArray[np.int64], where: slice | np.integer, values: NDArray[np.float64], exponent: int) -> None:

@@ -88,42 +88,34 @@ def batch_sums(
 
 def densify(some: BatchSums, k: int) -> BatchSums:
     """Returns the sums with a row for each of k clusters, in arrays of their own."""
-    counts = np.zeros(k, np.int64)
-    limbs = np.zeros((k, some.sums.limbs.shape[1]), np.int64)
-    counts[some.sums.clusters], limbs[some.sums.clusters] = some.sums.counts, some.sums.limbs
-    return replace(some, sums=exact.VectorSums(np.arange(k), counts, limbs))
+    return replace(some, sums=exact.densify(some.sums, k))
 
 
 def crop(batch: BatchSums, k: int) -> BatchSums:
     """Returns dense sums with the first k clusters only, which are all there are."""
-    sums = batch.sums
-    return replace(batch, sums=exact.VectorSums(sums.clusters[:k], sums.counts[:k], sums.limbs[:k]))
+    return replace(batch, sums=exact.crop(batch.sums, k))
 
 
 def add(total: BatchSums, more: BatchSums) -> BatchSums:
     """Adds sums, sparse or dense, to dense ones, in place, and returns them."""
-    k = len(total.sums.counts)
-    total.sums.counts[more.sums.clusters] += more.sums.counts
-    total.sums.limbs[more.sums.clusters] += more.sums.limbs
+    exact.add(total.sums, more.sums)
     total.cost += more.cost
-    total.far = bottom.bottom(np.concatenate([total.far, more.far]), far_count(k))
+    total.far = bottom.bottom(np.concatenate([total.far, more.far]), far_count(len(total.sums.counts)))
     return total
 
 
-def update(centers: Centers, batch: BatchSums, exponent: int, decay: float) -> Centers:
+def update(centers: Centers, batch: BatchSums, decay: float) -> Centers:
     """Returns the centers after a round.
 
     Args:
         centers: those the batch was assigned to.
         batch: dense sums of the whole batch.
-        exponent: of the grid of the sums.
         decay: what is left of the earlier weight; 0 where the batch is the whole corpus (then this is Lloyd's
             algorithm).
     """
     old, counts = centers.weights * decay, batch.sums.counts.astype(np.float64)
     weights = old + counts
-    sums = exact.from_limbs(batch.sums.limbs, exponent)
-    moved = (centers.points.astype(np.float64) * old[:, None] + sums) / np.maximum(weights, 1e-300)[:, None]
+    moved = (centers.points.astype(np.float64) * old[:, None] + batch.sums.values()) / np.maximum(weights, 1e-300)[:, None]
     points = np.where(counts[:, None] > 0, moved, centers.points).astype(np.float32)
     # Starved: not one row in this batch, and hardly any before it.
     starved = np.flatnonzero((counts == 0) & (weights < 1))
