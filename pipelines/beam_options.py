@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
+from tithe import flink
 from tithe.transforms.errors import UsageError
 
 LOCAL_RUNNER = "FnApiRunner"
@@ -24,6 +25,8 @@ _REFUSED_OPTIONS = {
     "no_wait_until_finish": "each stage reads what the one before it wrote",
     "save_main_session": "nothing that the workers need lives in the main session",
     "streaming": "a corpus on disk is a batch",
+    "template_location": "a template holds one pipeline, and a selection is several",
+    "output_executable_path": "an executable holds one pipeline, and a selection is several",
 }
 
 
@@ -36,6 +39,8 @@ class BeamRun:
     mode: "in_memory" (inside this process) or "multi_processing", for the local runner; "" for all others.
     mode_fixed: the options name the mode, so that no stage may choose another.
     workers: how many threads or processes share the work of the local runner.
+    dry: Dataflow builds and checks the graph of a pipeline, and runs nothing.
+    added: what a cluster needs beside these options, in the same form.
     """
 
     arguments: tuple[str, ...]
@@ -44,6 +49,8 @@ class BeamRun:
     mode: str
     mode_fixed: bool
     workers: int
+    dry: bool = False
+    added: tuple[str, ...] = ()
 
     @property
     def is_local(self) -> bool:
@@ -59,6 +66,10 @@ class BeamRun:
         """Size of the thread pool over blocks that a DoFn may use: 1 wherever Beam runs several workers itself."""
         return self.workers if self.mode == "in_memory" else 1
 
+    def gives(self, option: str) -> bool:
+        """Whether the options name this one, so that its value is the user's and not Beam's default."""
+        return any(argument.partition("=")[0] == f"--{option}" for argument in self.arguments)
+
     def in_processes(self) -> BeamRun:
         """The same run in several worker processes, for code that holds Python's lock, unless the options forbid it."""
         if not self.is_local or self.mode_fixed or self.workers == 1:
@@ -68,7 +79,7 @@ class BeamRun:
     def describe(self) -> str:
         """One line: the runner, its mode, the number of processes or threads."""
         if not self.is_local:
-            return f"{self.runner}, as its options say"
+            return f"{self.runner}, as its options say" + (f", with {' '.join(self.added)}" if self.added else "")
         alias = "" if self.asked.lower() in ("", self.runner.lower()) else f" (what {self.asked} means here)"
         if self.mode == "in_memory":
             return f"{self.runner}{alias}, in_memory: 1 process, {_count(self.threads, 'thread')}"
@@ -79,7 +90,7 @@ class BeamRun:
         silence_root_logger()
         from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
-        options = PipelineOptions(list(self.arguments))
+        options = PipelineOptions([*self.arguments, *self.added])
         options.view_as(StandardOptions).runner = self.runner
         if self.is_local:
             direct = options.view_as(DirectOptions)
@@ -100,6 +111,9 @@ def parse_beam_options(arguments: Sequence[str]) -> BeamRun:
         raise UsageError("Beam options: no --help here; Beam's documentation lists them, runner by runner")
     try:
         given, unknown = parser.parse_known_args(list(arguments))
+        if unknown and _runner_name(given.runner) in ("FlinkRunner", "PortableRunner"):
+            flink.add_java_options(parser)
+            given, unknown = parser.parse_known_args(list(arguments))
     except UsageError:
         raise
     except Exception as error:  # some of Beam's converters raise what argparse does not expect
@@ -112,6 +126,8 @@ def parse_beam_options(arguments: Sequence[str]) -> BeamRun:
 
     runner = _runner_name(given.runner)
     local = runner == LOCAL_RUNNER
+    if given.dry_run and runner != "DataflowRunner":
+        raise UsageError(f"Beam option --dry_run: {runner} would run all the same; only DataflowRunner knows it")
     run = BeamRun(
         arguments=tuple(arguments),
         runner=runner,
@@ -119,6 +135,7 @@ def parse_beam_options(arguments: Sequence[str]) -> BeamRun:
         mode=_local_mode(given.direct_running_mode) if local else "",
         mode_fixed=given.direct_running_mode is not None,
         workers=_local_workers(given.direct_num_workers) if local else 1,
+        dry=bool(given.dry_run),
     )
     _validate(run)
     return run
@@ -219,9 +236,32 @@ def _validate(run: BeamRun) -> None:
     options = run.options()
     if run.runner == "PortableRunner" and not options.view_as(PortableOptions).job_endpoint:
         raise UsageError("Beam option --runner=PortableRunner: it needs --job_endpoint=HOST:PORT as well")
-    problems = PipelineOptionsValidator(options, runner).validate()
+    _check_environment(options.view_as(PortableOptions).environment_type)
+    _check_prism(options)
+    try:
+        problems = PipelineOptionsValidator(options, runner).validate()
+    except Exception as error:  # Dataflow's look at its buckets may fail in many ways
+        told = " ".join(str(error).split())
+        raise UsageError(f"Beam options: {run.runner} cannot check them: {type(error).__name__}: {told}") from error
     if problems:
         raise UsageError(f"Beam options: {' '.join(str(problem) for problem in problems)}")
+
+
+def _check_environment(kind: str | None) -> None:
+    """Beam looks at the name only when a pipeline starts."""
+    from apache_beam.portability.common_urns import environments
+
+    known = ["DOCKER", "PROCESS", "EXTERNAL", "LOOPBACK"]
+    if kind and kind not in known and not hasattr(environments, kind) and not kind.startswith("beam:env:"):
+        raise UsageError(f"Beam option --environment_type={kind}: Beam does not know it; known are {', '.join(known)}")
+
+
+def _check_prism(options: Any) -> None:
+    from apache_beam.options.pipeline_options import PrismRunnerOptions
+
+    path = options.view_as(PrismRunnerOptions).prism_location
+    if path and "://" not in path and not os.path.exists(path):
+        raise UsageError(f"Beam option --prism_location={path}: there is no such file; name Prism's binary")
 
 
 def _count(number: int, singular: str, plural: str = "") -> str:

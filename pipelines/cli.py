@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tithe import __version__
-from tithe.transforms.errors import TitheError, UsageError
+from tithe.transforms.errors import EngineLost, TitheError, UsageError
 
 FAILED, WRONG_USE, WAITING = 1, 2, 3
 
@@ -32,7 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except TitheError as error:
         print(f"tithe: {error}", file=sys.stderr)
-        _say_how_to_go_on(options, given)
+        if error.exit_code:
+            _say_how_to_go_on(options, given)
+        if isinstance(error, EngineLost):
+            from tithe.runner import exit_now
+
+            exit_now(error.exit_code)  # threads of this process may wait without end for what is gone
         return error.exit_code
     except KeyboardInterrupt:
         from tithe.runner import exit_now
@@ -129,6 +134,8 @@ def _select(options: argparse.Namespace, beam: list[str]) -> int:
     silence_root_logger()  # before Beam is imported, which warns of extras that are not there
     from apache_beam.io.filesystems import FileSystems
 
+    from tithe.clusters import connect
+    from tithe.paths import check_paths
     from tithe.progress import Progress
     from tithe.select import STAGES, Selection
     from tithe.workspace import Workspace
@@ -138,6 +145,8 @@ def _select(options: argparse.Namespace, beam: list[str]) -> int:
             raise UsageError(f"--redo {stage}: no such stage; there are {', '.join(STAGES)}")
     run = parse_beam_options(beam)
     FileSystems.set_options(run.options())
+    check_paths(config)
+    run = connect(run)
     progress = Progress(options.quiet)
     progress.line("tithe", f"{__version__}, {run.describe()}")
     space = Workspace(config.output.path, config.output.work)
@@ -181,7 +190,10 @@ def _estimate(options: argparse.Namespace, _: list[str]) -> int:
 
     silence_root_logger()
     from tithe.estimate import estimate_from, told
+    from tithe.paths import check_path
 
+    check_path("OUT", options.output)
+    check_path("--losses", options.losses)
     found = estimate_from(options.output, options.losses, options.column)
     print(json.dumps(found, indent=1) if options.json else told(found))
     return 0
@@ -198,6 +210,7 @@ def _evaluate(options: argparse.Namespace, _: list[str]) -> int:
 
     from tithe.evaluate import evaluate
     from tithe.evaluate_report import check_picture, console, draw_picture, print_report
+    from tithe.paths import check_paths
     from tithe.progress import Progress
     from tithe.transforms.files import absolute
     from tithe.transforms.vectors import write_json
@@ -208,6 +221,7 @@ def _evaluate(options: argparse.Namespace, _: list[str]) -> int:
         check_picture(options.picture)
     run = parse_beam_options([])
     FileSystems.set_options(run.options())
+    check_paths(config)
     space = Workspace(config.output.path, config.output.work)
     with space.held():
         found = evaluate(config, run, space, Progress(options.quiet), options.seeds, sizes)
@@ -232,9 +246,12 @@ def _clean(options: argparse.Namespace, _: list[str]) -> int:
     silence_root_logger()
     from apache_beam.io.filesystems import FileSystems
 
+    from tithe.paths import check_path
     from tithe.transforms.vectors import read_json
     from tithe.workspace import Workspace
 
+    check_path("OUT", options.output)
+    check_path("--work", options.work or "")
     space = Workspace(options.output, options.work)
     if options.work is None and FileSystems.exists(space.manifest):
         # Relative to the current folder, as in the configuration.

@@ -4,7 +4,7 @@ Every key has its help text here and nowhere else; `example` and `schema` print 
 mistake in a configuration is told at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -276,6 +276,10 @@ class Output(Section):
     keep_work: bool = Field(
         default=True, description="Keep the stages, so that the next run starts from them; false saves their space."
     )
+    shared: bool = Field(
+        default=False,
+        description="Local paths here are on a mount that all workers have under the same name; false: they may not.",
+    )
 
 
 Embed = Annotated[ColumnEmbed | HashingEmbed | TfhubEmbed | ModelEmbed, Field(discriminator="kind")]
@@ -307,8 +311,17 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises UsageError with every mistake found, each with its key, its value, and what is allowed.
     """
     data, mistakes = config_source.read(Path(path), overrides)
+    return validated(data, str(path), mistakes)
+
+
+def validated(data: Mapping[Any, Any], name: str, mistakes: Sequence[str] = ()) -> Config:
+    """The configuration that plain data describe; `name` is what an error calls them.
+
+    Raises UsageError with every mistake found, those given here first.
+    """
     # `cluster:` with nothing below it is a section left out
     data = {key: value for key, value in data.items() if value is not None or key not in Config.model_fields}
+    mistakes = list(mistakes)
     config: Config | None = None
     try:
         config = Config.model_validate(data)
@@ -317,7 +330,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     if config is not None:
         mistakes += config_checks.check(config)
     if config is None or mistakes:
-        raise UsageError("\n  ".join([f"{path}: the configuration is not valid", *mistakes]))
+        raise UsageError("\n  ".join([f"{name}: the configuration is not valid", *mistakes]))
     return config
 
 

@@ -80,7 +80,9 @@ class Embedding:
             given = self.config.embed
             settings = (dimension, given.label_kind if given.label else None, given.label_weight)
             space = f"{folder}/space.npz"
-            center = CenterCorpus(self.plan, self.vectors_folder, space, totals, settings, self.run.threads)
+            center = CenterCorpus(
+                self.plan, self.vectors_folder, space, path, totals["rows"], settings, self.run.threads
+            )
             self.pipeline("center", center, self.run)
         size = sum(list_files(f"{self.vectors_folder}/**").values())
         name = self.vectors_folder.rsplit("/", 1)[1]

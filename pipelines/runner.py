@@ -26,7 +26,20 @@ _LOGGER = logging.getLogger(__name__)
 _IN_STEP = re.compile(r" \[while running '(?P<step>.*?)'\]")
 _STEP_ID = re.compile(r"^ref_AppliedPTransform_(?P<label>.*)_\d+$")
 # An exception that Beam could not make again with a longer message, it makes a RuntimeError.
+_GRPC_ERROR = re.compile(r'status = StatusCode\.(?P<code>\w+)\s+details = "(?P<details>.*?)"\s', re.DOTALL)
+# gRPC writes its errors on five lines.
+_GRPC_ERROR = re.compile(
+    r'<\w+ of RPC that terminated with:\s+status = StatusCode\.(?P<code>\w+)\s+details = "(?P<details>.*?)"\s+'
+    r'debug_error_string = ".*?"\s*>',
+    re.DOTALL,
+)
 _BEAM_WRAPPED = re.compile(r"^RuntimeError: (?=[\w.]*(?:Error|Exception)\b)")
+
+
+class DryRun(TitheError):
+    """The graph of a pipeline was built and checked; there is nothing to go on with, since nothing was run."""
+
+    exit_code = 0
 
 
 def run_pipeline(build: Callable[[Any], object], run: BeamRun, *, name: str, log: Path | None = None) -> dict[str, int]:
@@ -38,20 +51,22 @@ def run_pipeline(build: Callable[[Any], object], run: BeamRun, *, name: str, log
 
     Raises the TitheError that a step raised, of its own type and with its own message, in whatever process or under
     whatever runner it was raised; a TitheError in one line for every other failure, that of a killed worker among
-    them; KeyboardInterrupt on Ctrl-C. No worker process is left behind. Call it from the main thread: portable
-    runners and Ctrl-C need that.
+    them; DryRun where nothing was to be run; KeyboardInterrupt on Ctrl-C. No worker process is left behind. Call it
+    from the main thread: portable runners and Ctrl-C need that.
     """
     with _log_to(log, run), _ctrl_c() as interrupted:
         import apache_beam as beam
 
+        # What importing made lives for good. The collector runs where a bundle ends, and need not walk all of it there.
+        gc.freeze()
         pipeline = None
         try:
             options = run.options()
             _name_job(options, name)
             pipeline = beam.Pipeline(runner=_runner(run, options, log), options=options)
-            with pipeline:
+            with _watched(run, options, pipeline), pipeline:
                 build(pipeline)
-            counters = _counters(pipeline.result)
+            counters = {} if run.dry else _counters(pipeline.result)
         except BaseException as error:
             # Beam makes a RuntimeError of the KeyboardInterrupt that hits a DoFn.
             if interrupted.is_set() or isinstance(error, KeyboardInterrupt):
@@ -63,6 +78,11 @@ def run_pipeline(build: Callable[[Any], object], run: BeamRun, *, name: str, log
             raise explain_failure(error, log) from error
         if interrupted.is_set():  # a step swallowed it
             raise KeyboardInterrupt
+        if run.dry:
+            raise DryRun(
+                f"dry run: the options and Dataflow's graph of {name!r} are valid; nothing was run, and the pipelines "
+                "after it read what it would have written"
+            )
         pipeline = None
         _give_back_memory()
         return counters
@@ -96,23 +116,29 @@ def explain_failure(error: BaseException, log: Path | None = None) -> TitheError
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
 
     types = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in _with_subclasses(TitheError)}
-    text = str(error)
+    text = _GRPC_ERROR.sub(_grpc_error, str(error))
     if "Traceback (most recent call last)" not in text:
-        text = " ".join("".join(traceback.format_exception_only(type(error), error)).split())
+        text = _GRPC_ERROR.sub(_grpc_error, "".join(traceback.format_exception_only(type(error), error)))
+        text = " ".join(text.split())
     lines = [_BEAM_WRAPPED.sub("", line.strip()) for line in reversed(text.splitlines()) if line.strip()]
     for line in lines:
         kind, _, message = line.partition(": ")
         if kind in types:
             return _of_type(types[kind], message)
-    if "Channel closed prematurely" in text:  # seen before the one that watches has told of the death
+    # Prism's words, and those of the local runner where they are seen before the one that watches tells of the death.
+    if "SDK worker disconnected" in text or "Channel closed prematurely" in text:
         return TitheError(
-            "a worker process ended in the middle of its work; if memory was short, use fewer (--direct_num_workers)"
+            "a worker process ended in the middle of its work (killed?); if memory was short, use fewer of them"
         )
     line = next(filter(_IN_STEP.search, lines), lines[0])
     step = _IN_STEP.search(line)
     place = f" (in step {_step_label(step['step'])!r})" if step else ""
     seen = f"; the traceback is in {log}" if log else ""
     return TitheError(_IN_STEP.sub("", line) + place + seen)
+
+
+def _grpc_error(match: re.Match[str]) -> str:
+    return f"gRPC {match['code']}: {' '.join(match['details'].split())}"
 
 
 def exit_now(code: int) -> NoReturn:
@@ -144,6 +170,14 @@ def _runner(run: BeamRun, options: Any, log: Path | None) -> Any:
     # With no mode named, Beam keeps the environment that it is given.
     options.view_as(DirectOptions).direct_running_mode = None
     return FnApiRunner(default_environment=environment)
+
+
+def _watched(run: BeamRun, options: Any, pipeline: Any) -> contextlib.AbstractContextManager[None]:
+    if run.is_local:
+        return contextlib.nullcontext()
+    from tithe.pools import watched_engine
+
+    return watched_engine(run, options, pipeline)
 
 
 def _name_job(options: Any, name: str) -> None:

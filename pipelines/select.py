@@ -25,6 +25,7 @@ from tithe.transforms.leave_one_out import write_leave_one_out
 from tithe.transforms.losses import Reading
 from tithe.transforms.score import ScoreCorpus, ScoreTask
 from tithe.transforms.space import Reader
+from tithe.visibility import check_workers_see, worker_paths
 from tithe.workspace import Stage, Workspace, fingerprint, list_files, remove
 
 STAGES = ("embed", "cluster", "losses", "score", "sample")
@@ -118,7 +119,7 @@ class Selection:
         self.format = config.input.format or _one_format(self.files)
         self.embedder, embedder_print = sources.embedder(config)
         self.source, loss_print = sources.loss_source(config, self.space.work)
-        self._check_workers_see_work()
+        check_workers_see(self.run, self.space.work, config.output.shared, worker_paths(config))
         listing = [[f.name, f.size, f.modified] for f in self.files]
         reading = [__version__, self.format, config.input.id, config.input.max_record_bytes, config.input.on_bad_file]
         label = config.embed.label and [config.embed.label, config.embed.label_kind]
@@ -185,15 +186,6 @@ class Selection:
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
         self.progress.warn(text)
-
-    def _check_workers_see_work(self) -> None:
-        """Raises where the workers run elsewhere and the work folder is of this machine."""
-        elsewhere = self.run.runner not in ("FnApiRunner", "PrismRunner", "PortableRunner")
-        if elsewhere and not is_remote(self.space.work):
-            raise UsageError(
-                f"output.work: the workers of {self.run.runner} cannot see {self.space.work}; set output.path or "
-                "output.work to a place they see (gs://, s3://, hdfs://)"
-            )
 
     # -- the stages ----------------------------------------------------------------------------------------------------
 

@@ -70,18 +70,51 @@ class _WatchedProcesses(Environment):
         return _WatchedProcesses(payload.decode(), capabilities, artifacts, resource_hints)
 
 
+class WatchedWorker(GrpcWorkerHandler):
+    """The runner's side of a worker whose death fails the pipeline; subclasses find out that it died."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.closing = threading.Event()
+        take_responses = self.control_conn.set_input
+        self.control_conn.set_input = lambda responses: take_responses(self.look_at(responses))
+
+    def close(self) -> None:
+        self.closing.set()
+        super().close()
+
+    def look_at(self, responses: Iterable[Any]) -> Iterator[Any]:
+        """What the worker answers, passed on to Beam, which would wait for the other workers before it looks at it."""
+        for response in responses:
+            yield response
+            if response.error:
+                self._fail_requests(response.error)
+
+    def fail(self, message: str) -> None:
+        """Fail every request until the pipeline has ended: Beam may send more until it has seen that one failed."""
+        # The last line of a traceback, so that it is read as a TitheError.
+        text = f"{TitheError.__module__}.{TitheError.__qualname__}: {message}"
+        while not self.closing.wait(0.1):
+            self._fail_requests(text)
+
+    def _fail_requests(self, message: str) -> None:
+        """Answer what Beam waits for from this worker and the others, whose work is lost with this one's."""
+        for connection in list(self.control_handler._connections_by_worker_id.values()):
+            for request in list(connection._futures_by_id.values()):
+                if not request.is_done():
+                    answer = beam_fn_api_pb2.InstructionResponse(instruction_id=request.instruction_id, error=message)
+                    request.set(answer)
+
+
 @WorkerHandler.register_environment(_URN, bytes)
-class _WatchedWorker(GrpcWorkerHandler):
-    """The runner's side of one worker process."""
+class _WatchedProcess(WatchedWorker):
+    """A worker process of this one."""
 
     def __init__(self, payload: bytes, state: Any, provision_info: Any, grpc_server: Any) -> None:
         super().__init__(state, provision_info, grpc_server)
         settings = json.loads(payload)
         self._log: str = settings["log"]
         self._options: dict[str, Any] = settings["options"]
-        self._closing = threading.Event()
-        take_responses = self.control_conn.set_input
-        self.control_conn.set_input = lambda responses: take_responses(self._look_at(responses))
 
     def start_worker(self) -> None:
         environment = dict(
@@ -103,10 +136,6 @@ class _WatchedWorker(GrpcWorkerHandler):
         self._watcher = threading.Thread(target=self._watch, name=f"watch_{self.worker_id}", daemon=True)
         self._watcher.start()
 
-    def close(self) -> None:
-        self._closing.set()
-        super().close()
-
     def stop_worker(self) -> None:
         self._watcher.join(_GRACE_SECONDS)
         if self._watcher.is_alive():
@@ -116,31 +145,12 @@ class _WatchedWorker(GrpcWorkerHandler):
     def _watch(self) -> None:
         code = self._process.wait()
         _live.discard(self._process)
-        # Again and again, since Beam may send more requests until it has seen that one failed.
-        while not self._closing.wait(0.1):
-            self._fail_requests(_death(code))
-
-    def _look_at(self, responses: Iterable[Any]) -> Iterator[Any]:
-        """What the worker answers, passed on to Beam, which would wait for the other workers before it looks at it."""
-        for response in responses:
-            yield response
-            if response.error:
-                self._fail_requests(response.error)
-
-    def _fail_requests(self, message: str) -> None:
-        """Answer what Beam waits for from this worker and the others, whose work is lost with this one's."""
-        for connection in list(self.control_handler._connections_by_worker_id.values()):
-            for request in list(connection._futures_by_id.values()):
-                if not request.is_done():
-                    answer = beam_fn_api_pb2.InstructionResponse(instruction_id=request.instruction_id, error=message)
-                    request.set(answer)
+        self.fail(_death(code))
 
 
 def _death(code: int) -> str:
-    """What became of a worker, written as the last line of a traceback, so that it is read as a TitheError."""
     if code < 0:
         cause = f"was killed (signal {-code}{'; out of memory?' if code == -9 else ''})"
     else:
         cause = f"ended by itself (exit code {code})"
-    name = f"{TitheError.__module__}.{TitheError.__qualname__}"
-    return f"{name}: a worker process {cause}; if memory was short, use fewer (--direct_num_workers)"
+    return f"a worker process {cause}; if memory was short, use fewer (--direct_num_workers)"

@@ -93,7 +93,7 @@ def test_the_least_configuration_has_the_documented_defaults(write: Write) -> No
             "method": "systematic",
             "seed": 17,
         },
-        "output": {"path": "out", "work": None, "keep_work": True},
+        "output": {"path": "out", "work": None, "keep_work": True, "shared": False},
     }
 
 
@@ -349,7 +349,7 @@ def test_an_empty_file_lacks_what_must_be_given(refusal: Refusal) -> None:
         "max_bad_fraction, on_bad_file",
         "embed: missing; give a mapping with the key kind: column, hashing, tfhub or model",
         "sample: missing; give a mapping with the keys size, epsilon, delta, standard_error, method, seed",
-        "output: missing; give a mapping with the keys path, work, keep_work",
+        "output: missing; give a mapping with the keys path, work, keep_work, shared",
     ]
 
 

@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tithe.transforms.kernels import hashing, nearest, rounds
-from tithe.transforms.kernels.rounding import SPARES, choose, far_members, near_dtype, nearest_members
+from tithe.transforms.kernels.rounding import (
+    SPARES,
+    candidates,
+    choose,
+    far_members,
+    farthest_kept,
+    near_dtype,
+    nearest_members,
+)
 
 Rows = NDArray[np.void]
 
@@ -93,9 +101,9 @@ def near_rows(x: NDArray[np.float32], points: NDArray[np.float32], seed: int) ->
     rows = np.zeros(len(x), near_dtype(x.shape[1]))
     rows["cluster"], rows["key"], rows["vector"] = index[:, 0], squared[:, 0], x
     rows["hash"], rows["position"] = hashing.hash_integers(np.arange(len(x))), np.arange(len(x))
-    far = far_members(rows, squared[:, 0], seed, len(points))
-    assert np.all(far["cluster"] == -1) and np.isin(far["hash"], rows["hash"][squared[:, 0] > 0]).all()
-    return np.concatenate([rows, far])
+    few, keys = far_members(rows["hash"], squared[:, 0], seed, len(points))
+    assert np.all(squared[few, 0] > 0)
+    return np.concatenate([rows, candidates(rows[few], x[few], 0, -1, keys)])
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 12), st.booleans())
@@ -143,10 +151,28 @@ def test_the_division_into_blocks_changes_nothing(seed: int, parts: int) -> None
     assert np.array_equal(merged, nearest_members(rows, far))
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(1, 80))
+def test_rows_beyond_the_farthest_kept_are_of_no_interest(seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = near_rows(rng.integers(0, 6, (n, 2)).astype(np.float32), rng.uniform(-1, 6, (4, 2)).astype(np.float32), seed)
+    rows = rows[rows["cluster"] >= 0]
+    kept, limit = rows[:0], np.full(4, np.inf)
+    for part in np.array_split(rows, 5):
+        close = part[part["key"] <= limit[part["cluster"]]]
+        kept = nearest_members(np.concatenate([kept, close]), 0)
+        full, limits = farthest_kept(kept)
+        limit[full] = limits
+    assert np.array_equal(kept, nearest_members(rows, 0))
+    counts = np.bincount(rows["cluster"], minlength=4)
+    assert np.array_equal(np.flatnonzero(limit < np.inf), np.flatnonzero(counts >= SPARES))
+
+
 def test_far_members_are_not_the_far_rows_of_a_round() -> None:
     x = np.random.default_rng(1).standard_normal((200, 2)).astype(np.float32)
     rows, squared = np.zeros(200, near_dtype(2)), np.ones(200)
     rows["hash"] = hashing.hash_integers(np.arange(200))
-    far = far_members(rows, squared, 1, 4)
+    far, _ = far_members(rows["hash"], squared, 1, 4)
     assert len(far) == rounds.far_count(4) == 8
-    assert set(far["hash"].tolist()) != set(rounds.far_rows(x, rows["hash"], squared, 1, "far/1", 8)["hash"].tolist())
+    assert set(rows["hash"][far].tolist()) != set(
+        rounds.far_rows(x, rows["hash"], squared, 1, "far/1", 8)["hash"].tolist()
+    )

@@ -116,23 +116,34 @@ class Gather(beam.CombineFn):
 
 
 class CenterCorpus(beam.PTransform):
-    """The plan of splits -> the space, in one file."""
+    """The plan of splits -> the space, in one file.
+
+    Args of the constructor:
+        plan: path of the plan of splits.
+        folder: of vectors/.
+        path: of the space.
+        totals: path of the totals of the embed stage: labels of many classes have no place in a graph.
+        rows: of the corpus.
+        settings: dimension of the embedding, kind of the label (None: there is none) and its weight.
+        threads: of a worker.
+    """
 
     def __init__(
         self,
         plan: str,
         folder: str,
         path: str,
-        totals: dict[str, Any],
+        totals: str,
+        rows: int,
         settings: tuple[int, str | None, float],
         threads: int,
     ) -> None:
         super().__init__()
         self._plan, self._folder, self._path, self._totals = plan, folder, path, totals
-        self._settings, self._threads = settings, threads
+        self._rows, self._settings, self._threads = rows, settings, threads
 
     def expand(self, root: beam.Pipeline) -> beam.PCollection:
-        limit = hash_width(SAMPLE / self._totals["rows"])
+        limit = hash_width(SAMPLE / self._rows)
         return (
             root
             | "Splits" >> ReadPlan(self._plan)
@@ -142,9 +153,7 @@ class CenterCorpus(beam.PTransform):
         )
 
 
-def _write(
-    gathered: list[Stored], path: str, totals: dict[str, Any], dimension: int, kind: str | None, weight: float
-) -> None:
+def _write(gathered: list[Stored], path: str, totals: str, dimension: int, kind: str | None, weight: float) -> None:
     rows = np.concatenate([rows for rows, _ in gathered])
     stored = np.concatenate([stored for _, stored in gathered])
-    write_space(path, make_space(rows, stored, dimension, kind, weight, totals))
+    write_space(path, make_space(rows, stored, dimension, kind, weight, vectors.read_json(totals)))

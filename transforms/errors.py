@@ -7,6 +7,10 @@ class TitheError(Exception):
     exit_code = 1
 
 
+class EngineLost(TitheError):
+    """What runs the pipelines is gone. Threads of this process may still wait for it, so an ordinary exit may hang."""
+
+
 class InputError(TitheError):
     """The corpus, its losses or the code that the configuration names cannot be used."""
 

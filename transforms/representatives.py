@@ -52,20 +52,23 @@ class FindNear(SplitDoFn):
             return []
         points = prepared(reference.path)
         clusters = vectors.read_array(_numbers_path(reference.path)) if self._numbered else np.arange(len(points.exact))
-        out = []
+        kept = np.empty(0, rounding.near_dtype(points.exact.shape[1]))
+        far, cost, count = [kept], 0, 0
+        limit = np.full(len(clusters), np.inf)  # beyond it, a row is not among the nearest of a center
         for _, rows, block in self._reader.range_blocks(split.key, self._ranges):
             index, squared = nearest.nearest(block, points)
-            near = np.empty(len(rows), rounding.near_dtype(block.shape[1]))
-            near["cluster"], near["key"] = clusters[index[:, 0]], squared[:, 0]
-            near["vector"], near["split"] = block, number
-            for name in ("hash", "piece", "position", "label"):
-                near[name] = rows[name]
-            found = Near(rounding.nearest_members(near, 0), 0, 0)
+            center, key = index[:, 0], squared[:, 0]
+            close = np.flatnonzero(key <= limit[center])
+            near = rounding.candidates(rows[close], block[close], number, center[close], key[close])
+            kept = rounding.nearest_members(np.concatenate([kept, near]), 0)
+            full, limits = rounding.farthest_kept(kept)
+            limit[full] = limits
             if not self._numbered:
-                far = rounding.far_members(near, squared[:, 0], self._seed, len(clusters))
-                found = Near(np.concatenate([far, found.rows]), exact.exact_sum(squared[:, 0]), len(rows))
-            out.append(found)
-        return out
+                few, keys = rounding.far_members(rows["hash"], key, self._seed, len(clusters))
+                far.append(rounding.candidates(rows[few], block[few], number, -1, keys))
+                cost, count = cost + exact.exact_sum(key), count + len(rows)
+        kept["cluster"] = clusters[kept["cluster"]]
+        return [Near(np.concatenate([*far, kept]), cost, count)]
 
 
 def _numbers_path(centers: str) -> str:

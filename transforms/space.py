@@ -52,9 +52,11 @@ class Space:
         return exact.grid_exponent(self.magnitude, self.ordinary)
 
     def apply(self, rows: NDArray[np.void], stored: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the block, float32, (n, dimension), of stored vectors, (n, d + e), and their rows."""
+        """Returns the block, float32, (n, dimension), of stored vectors, (n, d + e), and their rows; where there is no
+        label, the block takes the place of the stored vectors.
+        """
         width = len(self.origin)
-        out = np.empty((len(stored), self.dimension), np.float32)
+        out = stored if self.dimension == width else np.empty((len(stored), self.dimension), np.float32)
         np.subtract(stored, self.origin, out=out[:, :width])
         if not (self.scale == 1).all():
             out[:, :width] *= self.scale

@@ -21,6 +21,21 @@ def near_dtype(d: int) -> np.dtype[np.void]:
     return np.dtype([("cluster", "<i8"), ("key", "<f8"), *where, ("vector", "<f4", (d,))])
 
 
+def candidates(
+    rows: NDArray[np.void],
+    vectors: NDArray[np.float32],
+    split: int,
+    cluster: NDArray[np.integer] | int,
+    key: NDArray[np.float64],
+) -> NDArray[np.void]:
+    """Returns rows of vectors/, (n,), and their vectors, (n, d), as `near_dtype`."""
+    out = np.empty(len(rows), near_dtype(vectors.shape[1]))
+    out["cluster"], out["key"], out["split"], out["vector"] = cluster, key, split, vectors
+    for name in ("hash", "piece", "position", "label"):
+        out[name] = rows[name]
+    return out
+
+
 def nearest_members(rows: NDArray[np.void], far: int) -> NDArray[np.void]:
     """Returns the SPARES rows of each cluster with the smallest (key, hash), in order of cluster, and `far` rows of
     cluster -1.
@@ -33,6 +48,16 @@ def nearest_members(rows: NDArray[np.void], far: int) -> NDArray[np.void]:
     clusters = rows["cluster"][order]
     rank = np.arange(len(order)) - np.searchsorted(clusters, clusters)
     return rows[order[rank < np.where(clusters < 0, far, SPARES)]]
+
+
+def farthest_kept(rows: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Returns the clusters that have all their SPARES rows in what `nearest_members` gave, and the largest key of each:
+    no row with a larger one is of interest.
+    """
+    last = (
+        np.flatnonzero(rows["cluster"][SPARES - 1 :] == rows["cluster"][: max(len(rows) - SPARES + 1, 0)]) + SPARES - 1
+    )
+    return rows["cluster"][last], rows["key"][last]
 
 
 def choose(rows: NDArray[np.void], late: NDArray[np.void], k: int) -> tuple[NDArray[np.void], NDArray[np.void], int]:
@@ -84,11 +109,8 @@ def choose(rows: NDArray[np.void], late: NDArray[np.void], k: int) -> tuple[NDAr
     return chosen, spares, len(moved)
 
 
-def far_members(rows: NDArray[np.void], squared: NDArray[np.float64], seed: int, k: int) -> NDArray[np.void]:
-    """Returns some of the rows, drawn in proportion to squared distance, as rows of cluster -1 with the keys of that
-    draw.
-    """
-    index, keys = rounds.far_keys(rows["hash"], squared, seed, "representatives", rounds.far_count(k))
-    out = rows[index].copy()
-    out["cluster"], out["key"] = -1, keys
-    return out
+def far_members(
+    hashes: NDArray[np.uint64], squared: NDArray[np.float64], seed: int, k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Returns which rows are drawn in proportion to squared distance, and their keys in that draw."""
+    return rounds.far_keys(hashes, squared, seed, "representatives", rounds.far_count(k))
