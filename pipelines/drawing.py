@@ -13,13 +13,11 @@ from tithe.transforms import vectors
 from tithe.transforms.draw import (
     DrawSample,
     Everything,
-    Multinomial,
-    Pareto,
-    Poisson,
     Proxies,
     ProxyRule,
-    Sampler,
+    ProxyTotals,
     TotalProxies,
+    make_sampler,
 )
 from tithe.transforms.errors import InputError
 from tithe.transforms.kernels import choice, exact, promise
@@ -27,7 +25,6 @@ from tithe.transforms.kernels.choice import Choice, Pilot, Totals
 from tithe.transforms.kernels.estimators import predicted_standard_error
 from tithe.transforms.kernels.proxy import balanced_lipschitz
 from tithe.transforms.kernels.systematic import chain_order, loss_order, mass_scale
-from tithe.transforms.kernels.threshold import solve
 from tithe.transforms.publish import PART_ROWS, FetchSample, FetchTask
 from tithe.transforms.sums import SumTerms
 from tithe.transforms.systematic import DrawSystematic, SystematicTask
@@ -236,12 +233,7 @@ class Drawing:
             task = SystematicTask(proxies, order, mass_scale(total, largest, positive, size), seed, folder)
             self.pipeline("draw", DrawSystematic(self.plan, task, path, self.threads))
             return
-        sampler: Sampler
-        if method == "multinomial":
-            sampler = Multinomial(exact.to_float(total), size, seed)
-        else:
-            threshold = solve(total, largest.tolist(), positive, size)
-            sampler = Pareto(threshold, size, seed) if method == "pareto" else Poisson(threshold, seed)
+        sampler = make_sampler(method, ProxyTotals(total, positive, largest), size, seed)
         self.pipeline("draw", DrawSample(self.plan, proxies, sampler, path, self.threads))
 
     def order(self, losses: str) -> Any:

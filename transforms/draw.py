@@ -16,7 +16,7 @@ from tithe.transforms import vectors
 from tithe.transforms.kernels import draws, estimators, exact
 from tithe.transforms.kernels.bottom import bottom
 from tithe.transforms.kernels.proxy import power_of_distance, smoothed_loss
-from tithe.transforms.kernels.threshold import Threshold
+from tithe.transforms.kernels.threshold import Threshold, solve
 from tithe.transforms.parallel import ReadPlan, SplitDoFn
 from tithe.transforms.vectors import Part
 
@@ -125,10 +125,12 @@ class TotalSplit(SplitDoFn):
         self._proxies, self._size = proxies, size
 
     def work(self, element: Any, *sides: Any) -> list[ProxyTotals]:
-        return [
-            ProxyTotals(exact.exact_sum(proxy), int(np.count_nonzero(proxy)), largest(proxy, self._size))
-            for _, _, proxy in self._proxies.read(element[1].key)
-        ]
+        return [proxy_totals(proxy, self._size) for _, _, proxy in self._proxies.read(element[1].key)]
+
+
+def proxy_totals(proxy: Floats, size: int) -> ProxyTotals:
+    """Returns the totals of some proxies, with the `size` largest."""
+    return ProxyTotals(exact.exact_sum(proxy), int(np.count_nonzero(proxy)), largest(proxy, size))
 
 
 def largest(values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
@@ -180,7 +182,7 @@ class TotalProxies(beam.PTransform):
             root
             | "Splits" >> ReadPlan(self._plan)
             | "Proxies" >> beam.ParDo(TotalSplit(self._proxies, self._size, self._threads))
-            | "Total" >> beam.CombineGlobally(CombineProxyTotals(self._size))
+            | "Total" >> beam.CombineGlobally(CombineProxyTotals(self._size)).without_defaults()
             | "Write" >> beam.Map(write_totals, self._path)
         )
 
@@ -257,6 +259,21 @@ class Everything:
 
 
 Sampler = Pareto | Multinomial | Poisson | Everything
+
+
+def make_sampler(method: str, totals: ProxyTotals, size: int, seed: int) -> Sampler:
+    """Returns the sampler of a method: multinomial, pareto or poisson.
+
+    Args:
+        method: of the draw.
+        totals: of the proxies, with the `size` largest; the total is above 0.
+        size: of the sample, below the number of records.
+        seed: of the sample.
+    """
+    if method == "multinomial":
+        return Multinomial(exact.to_float(totals.total), size, seed)
+    threshold = solve(totals.total, totals.largest.tolist(), totals.positive, size)
+    return Pareto(threshold, size, seed) if method == "pareto" else Poisson(threshold, seed)
 
 
 class DrawSplit(SplitDoFn):
@@ -371,6 +388,6 @@ class DrawSample(beam.PTransform):
             root
             | "Splits" >> ReadPlan(self._plan)
             | "Draw" >> beam.ParDo(DrawSplit(self._proxies, self._sampler, self._threads))
-            | "Reservoir" >> beam.CombineGlobally(Reservoir(self._sampler.size))
+            | "Reservoir" >> beam.CombineGlobally(Reservoir(self._sampler.size)).without_defaults()
             | "Write" >> beam.Map(write_chosen, self._path, type(self._sampler).__name__.lower())
         )

@@ -122,7 +122,9 @@ def vector_sums(x: NDArray[np.float32], clusters: NDArray[np.integer], exponent:
         exponent: t of the grid; one for a whole corpus.
     """
     present, place, counts = np.unique(clusters, return_inverse=True, return_counts=True)
-    total = VectorSums(exponent, present.astype(np.int64), counts.astype(np.int64), np.zeros((len(present), x.shape[1])), 0)
+    total = VectorSums(
+        exponent, present.astype(np.int64), counts.astype(np.int64), np.zeros((len(present), x.shape[1])), 0
+    )
     for low in range(0, len(x), ROWS):
         _add_rows(total, x[low : low + ROWS], place[low : low + ROWS])
     return total
@@ -143,7 +145,9 @@ def _add_rows(total: VectorSums, x: NDArray[np.float32], place: NDArray[np.integ
         block += rounder
         block -= rounder
     wide[beyond] = 0
-    one_hot = scipy.sparse.csr_matrix((np.ones(len(x)), place, np.arange(len(x) + 1)), shape=(len(x), len(total.counts)))
+    one_hot = scipy.sparse.csr_matrix(
+        (np.ones(len(x)), place, np.arange(len(x) + 1)), shape=(len(x), len(total.counts))
+    )
     total.grid += one_hot.T @ wide
     total.rows += most
     for row in beyond:

@@ -115,7 +115,9 @@ def update(centers: Centers, batch: BatchSums, decay: float) -> Centers:
     """
     old, counts = centers.weights * decay, batch.sums.counts.astype(np.float64)
     weights = old + counts
-    moved = (centers.points.astype(np.float64) * old[:, None] + batch.sums.values()) / np.maximum(weights, 1e-300)[:, None]
+    moved = (centers.points.astype(np.float64) * old[:, None] + batch.sums.values()) / np.maximum(weights, 1e-300)[
+        :, None
+    ]
     points = np.where(counts[:, None] > 0, moved, centers.points).astype(np.float32)
     # Starved: not one row in this batch, and hardly any before it.
     starved = np.flatnonzero((counts == 0) & (weights < 1))
