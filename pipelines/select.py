@@ -21,6 +21,7 @@ from tithe.runner import run_pipeline
 from tithe.transforms import vectors
 from tithe.transforms.errors import UsageError
 from tithe.transforms.files import InputFile, file_format, is_remote, match_files, write_atomically
+from tithe.transforms.kernels import search
 from tithe.transforms.leave_one_out import write_leave_one_out
 from tithe.transforms.losses import Reading
 from tithe.transforms.score import ScoreCorpus, ScoreTask
@@ -162,7 +163,7 @@ class Selection:
         self._publish_failures(losses)
         neighbors = self._neighbors(losses.facts["anchors"])
         scoring = [prints.clustering, losses.facts["anchors_digest"], neighbors]
-        score = partial(self._score, f"{losses.folder}/anchors.npy", neighbors, plan.facts["splits"])
+        score = partial(self._score, losses, neighbors, plan.facts["splits"])
         scores = self._stage("score", scoring, score)
         return Scored(plan.facts["bad_files"], losses, self._drawing(losses, scores, neighbors))
 
@@ -248,12 +249,14 @@ class Selection:
         # One fewer than there are: a record of the pilot is left out of its own neighbours.
         return max(1, min(self.config.score.neighbors or NEIGHBORS, anchors - 1))
 
-    def _score(self, anchors: str, neighbors: int, splits: int, folder: str) -> dict[str, Any]:
+    def _score(self, losses: Stage, neighbors: int, splits: int, folder: str) -> dict[str, Any]:
+        anchors = f"{losses.folder}/anchors.npy"
         task = ScoreTask(folder, self.reader, anchors, neighbors)
         with self.progress.watch("score", splits, lambda: (len(list_files(f"{folder}/*/done.json")), "splits")):
             self._pipeline("score", ScoreCorpus(self.plan, task, f"{folder}/clusters.npy", self.run.threads))
         write_leave_one_out(anchors, f"{folder}/pilot.npy", neighbors)
-        return dict(vectors.read_json(f"{folder}/clusters.json"))
+        facts = vectors.read_json(f"{folder}/clusters.json")
+        return {**facts, "search": search.describe(losses.facts["anchors"])}
 
     def _drawing(self, losses: Stage, scores: Stage, neighbors: int) -> Drawing:
         return Drawing(

@@ -1,7 +1,6 @@
 """Checkpoints of the centers, and the reference to one that travels through the graph."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
@@ -10,7 +9,8 @@ from apache_beam.io.filesystems import FileSystems
 
 from tithe.transforms import vectors
 from tithe.transforms.files import write_atomically
-from tithe.transforms.kernels import nearest, rounds
+from tithe.transforms.kernels import rounds, search
+from tithe.transforms.parallel import once_a_process
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def read_centers(path: str) -> rounds.Centers:
         return rounds.Centers(data["points"], data["weights"])
 
 
-@lru_cache(maxsize=2)
-def prepared(path: str) -> nearest.Points:
+@once_a_process(2)
+def prepared(path: str) -> search.Prepared:
     """Returns the centers of a checkpoint ready for search, read once in a process."""
-    return nearest.prepare(read_centers(path).points)
+    return search.prepare(read_centers(path).points)

@@ -6,7 +6,6 @@ checkpoint's path. So the centers cross the network once a worker and the sums o
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import apache_beam as beam
@@ -17,9 +16,9 @@ from numpy.typing import NDArray
 from tithe.transforms import vectors
 from tithe.transforms.centering import hash_width
 from tithe.transforms.centers import Reference, prepared, read_centers, write_centers
-from tithe.transforms.kernels import exact, hashing, nearest, rounds, seeding
+from tithe.transforms.kernels import exact, hashing, rounds, search, seeding
 from tithe.transforms.kernels.bottom import bottom
-from tithe.transforms.parallel import ReadPlan, SplitDoFn
+from tithe.transforms.parallel import ReadPlan, SplitDoFn, once_a_process
 from tithe.transforms.representatives import FindRepresentatives
 from tithe.transforms.space import Reader, read_space
 
@@ -100,7 +99,7 @@ class SeedStep(SplitDoFn):
             else:
                 now[:] = known[at : at + len(rows)]
                 if points is not None:
-                    index, squared = nearest.nearest(block, points)
+                    index, squared = search.search(block, points)
                     closer = (squared[:, 0] < now["squared"]) | (now["nearest"] < 0)
                     now["squared"][closer] = squared[closer, 0]
                     now["nearest"][closer] = index[closer, 0] + sum(candidates[:-1])
@@ -121,9 +120,9 @@ def _candidates_path(folder: str, step: int) -> str:
     return f"{folder}/tmp/candidates-{step}.npy"
 
 
-@lru_cache(maxsize=2)
-def _prepared_candidates(folder: str, step: int) -> nearest.Points:
-    return nearest.prepare(vectors.read_array(_candidates_path(folder, step)))
+@once_a_process(2)
+def _prepared_candidates(folder: str, step: int) -> search.Prepared:
+    return search.prepare(vectors.read_array(_candidates_path(folder, step)))
 
 
 class CombineFar(beam.CombineFn):

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tithe.transforms import vectors
-from tithe.transforms.kernels import nearest
+from tithe.transforms.kernels import search
 from tithe.transforms.score import prepared_anchors, score_dtype
 
 
@@ -13,7 +13,7 @@ def pilot_dtype(q: int) -> np.dtype[np.void]:
     return np.dtype([("number", "<i8"), ("hash", "<u8"), *score_dtype(q).descr])
 
 
-def leave_one_out(anchors: NDArray[np.void], points: nearest.Points, q: int) -> NDArray[np.void]:
+def leave_one_out(anchors: NDArray[np.void], points: search.Prepared, q: int) -> NDArray[np.void]:
     """Returns the pilot's records with their q nearest anchors but themselves.
 
     Args:
@@ -25,7 +25,7 @@ def leave_one_out(anchors: NDArray[np.void], points: nearest.Points, q: int) -> 
         `pilot_dtype`, (m,).
     """
     numbers = np.flatnonzero(anchors["pilot"])
-    index, squared = nearest.nearest(np.ascontiguousarray(anchors["vector"][numbers]), points, q + 1)
+    index, squared = search.search(np.ascontiguousarray(anchors["vector"][numbers]), points, q + 1)
     # A record is among its own nearest, unless q + 1 others lie on the same point: then it is none of those and the
     # last is left out.
     own = index == numbers[:, None]

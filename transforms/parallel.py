@@ -3,9 +3,10 @@
 import gc
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from functools import lru_cache, wraps
+from typing import Any, ParamSpec, TypeVar
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
@@ -15,6 +16,27 @@ from apache_beam.utils.windowed_value import WindowedValue
 from threadpoolctl import threadpool_limits
 
 from tithe.transforms.splits import Split
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def once_a_process(size: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Keeps the last `size` results of a function; threads that ask for the same at the same time wait for the first,
+    and do not all make it.
+    """
+
+    def decorate(make: Callable[P, T]) -> Callable[P, T]:
+        kept, lock = lru_cache(size)(make), threading.Lock()
+
+        @wraps(make)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            with lock:
+                return kept(*args, **kwargs)  # type: ignore[arg-type]  # hashable by contract
+
+        return call
+
+    return decorate
 
 
 class ReadPlan(beam.PTransform):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tithe.transforms import vectors
 from tithe.transforms.centers import Reference, prepared, read_centers, write_centers
-from tithe.transforms.kernels import exact, nearest, rounding, rounds
+from tithe.transforms.kernels import exact, rounding, rounds, search
 from tithe.transforms.parallel import SplitDoFn
 from tithe.transforms.space import Reader
 
@@ -56,7 +56,7 @@ class FindNear(SplitDoFn):
         far, cost, count = [kept], 0, 0
         limit = np.full(len(clusters), np.inf)  # beyond it, a row is not among the nearest of a center
         for _, rows, block in self._reader.range_blocks(split.key, self._ranges):
-            index, squared = nearest.nearest(block, points)
+            index, squared = search.search(block, points)
             center, key = index[:, 0], squared[:, 0]
             close = np.flatnonzero(key <= limit[center])
             near = rounding.candidates(rows[close], block[close], number, center[close], key[close])

@@ -6,7 +6,6 @@ another loss or Lipschitz constant rewrites nothing.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import apache_beam as beam
@@ -15,8 +14,8 @@ from apache_beam.io.filesystems import FileSystems
 from numpy.typing import NDArray
 
 from tithe.transforms import vectors
-from tithe.transforms.kernels import exact, nearest
-from tithe.transforms.parallel import ReadPlan, SplitDoFn
+from tithe.transforms.kernels import exact, search
+from tithe.transforms.parallel import ReadPlan, SplitDoFn, once_a_process
 from tithe.transforms.space import Reader
 
 
@@ -44,10 +43,10 @@ class ScoreTask:
     neighbors: int
 
 
-@lru_cache(maxsize=2)
-def prepared_anchors(path: str) -> nearest.Points:
+@once_a_process(2)
+def prepared_anchors(path: str) -> search.Prepared:
     """Returns the anchors ready for search, read once in a process."""
-    return nearest.prepare(np.ascontiguousarray(vectors.read_array(path)["vector"]))
+    return search.prepare(np.ascontiguousarray(vectors.read_array(path)["vector"]))
 
 
 @dataclass
@@ -79,7 +78,7 @@ class ScoreSplit(SplitDoFn):
             at = 0
             for rows, block in task.reader.blocks(part):
                 some = scores[at : at + len(rows)]
-                some["anchor"], some["squared"] = nearest.nearest(block, points, task.neighbors)
+                some["anchor"], some["squared"] = search.search(block, points, task.neighbors)
                 at += len(rows)
             cluster = scores["anchor"][:, 0]
             counts += np.bincount(cluster, minlength=k)

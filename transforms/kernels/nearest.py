@@ -6,6 +6,7 @@ float64, ties by index; and the distances that are kept are always computed so.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,14 @@ def prepare(points: NDArray[np.float32]) -> Points:
     )
 
 
-def squared_distances(x: NDArray[np.float32], points: Points, index: NDArray[np.integer]) -> NDArray[np.float64]:
+class HasExact(Protocol):
+    """Whatever holds points in float64, (k, d)."""
+
+    @property
+    def exact(self) -> NDArray[np.float64]: ...
+
+
+def squared_distances(x: NDArray[np.float32], points: HasExact, index: NDArray[np.integer]) -> NDArray[np.float64]:
     """Returns the squared distance of each row to the points named beside it, float64, (n, q).
 
     Args:
@@ -100,6 +108,46 @@ def nearest(x: NDArray[np.float32], points: Points, q: int = 1) -> tuple[NDArray
     return index, distance
 
 
+def closest(x: NDArray[np.float32], points: Points, q: int) -> NDArray[np.int64]:
+    """Returns which points are the q nearest of each row, ties by index, in no order: int64, (n, q), q <= k.
+
+    Distances are computed only for rows where the q-th and the next are too near to tell apart.
+    """
+    index = np.empty((len(x), q), np.int64)
+    for low in range(0, len(x), BLOCK):
+        rows = x[low : low + BLOCK]
+        if q >= len(points.ordinary) or len(points.outlying):
+            index[low : low + BLOCK] = nearest(rows, points, q)[0]
+            continue
+        scores = rows @ points.transposed
+        scores -= points.half_norms
+        some = np.argpartition(scores, len(points.ordinary) - q - 1, axis=1)[:, len(points.ordinary) - q - 1 :]
+        value = np.take_along_axis(scores, some, 1)
+        norms = np.sqrt(np.einsum("ij,ij->i", rows, rows).astype(np.float64) * (1 + rows.shape[1] * 2.0**-23))
+        # argpartition puts the (q + 1)-th largest first.
+        gap = value[:, 1:].min(1) - value[:, 0]
+        doubtful = np.flatnonzero(gap <= 2 * error_bound(rows.shape[1], norms, points.reach))
+        found = points.ordinary[some[:, 1:]]
+        if len(doubtful):
+            found[doubtful] = nearest(rows[doubtful], points, q)[0]
+        index[low : low + BLOCK] = found
+    return index
+
+
+def error_bound(dimension: int, norms: NDArray[np.float64], reach: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    """Returns how far a float32 score x c - |c|^2 / 2 is from the true one at most.
+
+    |error| <= gamma_d |x| |c| for the product (Higham, "Accuracy and Stability of Numerical Algorithms", 3.1), plus the
+    roundings of the half norm and of the difference; u = 2^-24. The factor covers what is second order.
+
+    Args:
+        dimension: d.
+        norms: of the rows, (n,).
+        reach: the largest norm of a point, (n,) or one for all.
+    """
+    return np.asarray(1.05 * 2.0**-24 * ((dimension + 4) * norms * reach + 2 * np.square(reach)))
+
+
 def _nearest_block(
     x: NDArray[np.float32], points: Points, q: int, scores: NDArray[np.float32]
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
@@ -108,9 +156,7 @@ def _nearest_block(
     np.subtract(scores, points.half_norms, out=scores)
     # In float32 for speed, so a little more than it says: enough for what is a bound.
     norms = np.sqrt(np.einsum("ij,ij->i", x, x).astype(np.float64) * (1 + x.shape[1] * 2.0**-23))
-    # |error| <= gamma_d |x| |c| for the product (Higham, "Accuracy and Stability of Numerical Algorithms", 3.1), plus
-    # the roundings of the half norm and of the difference; u = 2^-24. The factor covers what is second order.
-    bound = 1.05 * 2.0**-24 * ((x.shape[1] + 4) * norms * points.reach + 2 * points.reach**2)
+    bound = error_bound(x.shape[1], norms, points.reach)
     rows = np.arange(len(x))
     taken = min(q, scores.shape[1])
     best = np.empty((len(x), taken), np.int64)

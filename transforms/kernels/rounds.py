@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tithe.transforms.kernels import bottom, exact, hashing, nearest
+from tithe.transforms.kernels import bottom, exact, hashing, search
 
 DECAY = 0.2
 """What is left of a center's weight after a round; 0.1 to 0.5 are much alike, 1 (the running mean) and 0 (no memory)
@@ -78,10 +78,10 @@ def far_rows(
 
 
 def batch_sums(
-    x: NDArray[np.float32], hashes: NDArray[np.uint64], points: nearest.Points, exponent: int, seed: int, number: int
+    x: NDArray[np.float32], hashes: NDArray[np.uint64], points: search.Prepared, exponent: int, seed: int, number: int
 ) -> BatchSums:
     """Returns what the rows x, float32, (n, d), with id hashes uint64, (n,), add to round `number`."""
-    index, squared = nearest.nearest(x, points)
+    index, squared = search.search(x, points)
     far = far_rows(x, hashes, squared[:, 0], seed, f"far/{number}", far_count(len(points.exact)))
     return BatchSums(exact.vector_sums(x, index[:, 0], exponent), exact.exact_sum(squared[:, 0]), far)
 

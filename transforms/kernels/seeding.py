@@ -10,10 +10,18 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from tithe.transforms.kernels import hashing, nearest
+from tithe.transforms.kernels import hashing, search
 
 LLOYD_STEPS = 5
 """Weighted Lloyd steps after k-means++; more changed the cost of the later rounds by less than the noise."""
+
+BATCHES = 2048
+"""Steps that k-means++ takes: one candidate in each for as many centers or fewer, several at once for more, which one
+pass over the candidates serves.
+"""
+
+ROWS = 8192
+"""Candidates compared at a time."""
 
 
 def reduce_candidates(
@@ -41,21 +49,27 @@ def reduce_candidates(
 def plus_plus(points: NDArray[np.float32], weights: NDArray[np.float64], count: int, seed: int) -> NDArray[np.int64]:
     """Returns which candidates k-means++ chooses, int64, (count,), no index twice; count < m."""
     norms = np.einsum("ij,ij->i", points, points)
-    chosen = np.empty(count, np.int64)
+    chosen, at = np.empty(count, np.int64), 0
     uniforms = hashing.uniform(hashing.role_hash(np.arange(count, dtype=np.uint64), seed, "k-means++"))
     distances = np.full(len(points), np.inf)
     mass = weights.copy()
-    for i in range(count):
+    while at < count:
         cumulated = np.cumsum(mass)
         if cumulated[-1] > 0:
-            j = int(np.searchsorted(cumulated, uniforms[i] * cumulated[-1], side="right"))
+            wanted = uniforms[at : at + max(1, count // BATCHES)] * cumulated[-1]
+            some = np.unique(np.minimum(np.searchsorted(cumulated, wanted, side="right"), len(points) - 1))
         else:
             # Every candidate left coincides with a chosen one to the last bit of float32: take the first not chosen.
-            j = int(np.flatnonzero(~np.isin(np.arange(len(points)), chosen[:i]))[0])
-        chosen[i] = j = min(j, len(points) - 1)
+            some = np.flatnonzero(~np.isin(np.arange(len(points)), chosen[:at]))[:1]
+        chosen[at : at + len(some)] = some
+        at += len(some)
         # Only chances depend on these distances, so the cheap form will do, with nothing left at the chosen.
-        np.minimum(distances, np.maximum(norms - 2 * (points @ points[j]) + norms[j], 0), out=distances)
-        distances[j] = 0
+        for low in range(0, len(points), ROWS):
+            rows = slice(low, low + ROWS)
+            products = points[rows] @ points[some].T
+            apart = norms[rows] + (norms[some] - 2 * products).min(1)
+            np.minimum(distances[rows], np.maximum(apart, 0), out=distances[rows])
+        distances[some] = 0
         mass = weights * distances
     return chosen
 
@@ -64,7 +78,7 @@ def _lloyd_step(
     points: NDArray[np.float32], weights: NDArray[np.float64], centers: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """The weighted means of the candidates nearest to each center; a center without any stays."""
-    index = nearest.nearest(points, nearest.prepare(centers))[0][:, 0]
+    index = search.search(points, search.prepare(centers))[0][:, 0]
     k = len(centers)
     members = scipy.sparse.csr_matrix((weights, index, np.arange(len(points) + 1)), shape=(len(points), k)).T
     mass = np.bincount(index, weights, k)
