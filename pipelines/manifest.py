@@ -97,6 +97,7 @@ def write_manifest(
                 "seconds": s.facts["seconds"],
                 "bytes": s.facts["bytes"] + s.facts.get("vectors_bytes", 0),
                 "stood": s.stood,
+                "counters": s.facts.get("counters", {}),
             }
             for s in stages
         ],

@@ -1,5 +1,6 @@
 """`tithe select`: the stages in their order, each made only where it does not stand, and the manifest last."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -172,9 +173,15 @@ class Selection:
         redo = any(name in STAGES[STAGES.index(first) :] for first in self.redo)
         if name == "embed" and redo:
             remove(self.vectors)
-        stage = self.space.stage(name, depends, make, redo=redo)
+
+        def counted(folder: str) -> dict[str, Any]:
+            self.counters = Counter[str]()
+            facts = make(folder)
+            return {**facts, "counters": dict(sorted(self.counters.items()))}
+
+        stage = self.space.stage(name, depends, counted, redo=redo)
         if name == "sample" and stage.stood and not self._parts_stand(stage):
-            stage = self.space.stage(name, depends, make, redo=True)
+            stage = self.space.stage(name, depends, counted, redo=True)
         self.stages.append(stage)
         told = "stands already" if stage.stood else f"{stage.facts['seconds']:.1f} s"
         self.progress.line(name, f"{_words(name, stage.facts)}{told}")
@@ -182,7 +189,7 @@ class Selection:
 
     def _pipeline(self, name: str, transform: Any, run: BeamRun | None = None) -> None:
         log = None if is_remote(self.space.output) else Path(self.space.output) / "beam.log"
-        run_pipeline(lambda pipeline: pipeline | transform, run or self.run, name=name, log=log)
+        self.counters.update(run_pipeline(lambda pipeline: pipeline | transform, run or self.run, name=name, log=log))
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)

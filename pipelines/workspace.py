@@ -16,7 +16,8 @@ from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
 from tithe.transforms.errors import TitheError, UsageError
-from tithe.transforms.files import absolute, is_remote
+from tithe.transforms.files import absolute, exists, is_remote, list_matching, write_atomically
+from tithe.transforms.stores import store_of
 from tithe.transforms.vectors import read_json, write_json
 
 MARK = ".tithe"
@@ -37,10 +38,9 @@ def list_files(pattern: str) -> dict[str, int]:
     if not is_remote(pattern):
         return _list_local(pattern)
     try:
-        [result] = FileSystems.match([pattern])
-    except BeamIOError:
+        return {found.path: found.size for found in list_matching(pattern)}
+    except (BeamIOError, FileNotFoundError):
         return {}
-    return {found.path: found.size_in_bytes for found in result.metadata_list}
 
 
 def _list_local(pattern: str) -> dict[str, int]:
@@ -63,6 +63,10 @@ def remove(path: str) -> None:
             shutil.rmtree(path)
         else:
             Path(path).unlink(missing_ok=True)
+        return
+    store = store_of(path)
+    if store is not None:
+        store.delete([path, *list_files(f"{path}/**")])
         return
     with contextlib.suppress(BeamIOError):
         if FileSystems.exists(path) or list_files(f"{path}/**"):
@@ -113,7 +117,7 @@ class Workspace:
 
     def _claim(self, folder: str, create: bool) -> None:
         mark = f"{folder}/{MARK}"
-        if FileSystems.exists(mark):
+        if exists(mark):
             return
         local = not is_remote(folder)
         holds = (os.path.isdir(folder) and os.listdir(folder)) if local else list_files(f"{folder}/**")
@@ -125,11 +129,13 @@ class Workspace:
             )
         if not create:
             raise UsageError(f"{folder} is no output folder of tithe: it has no {MARK}")
+        text = b"This folder is made by tithe; `tithe clean` removes its stages.\n"
+        if not local:
+            write_atomically(mark, text)
+            return
         try:
-            if local:
-                os.makedirs(folder, exist_ok=True)
-            with FileSystems.create(mark) as file:
-                file.write(b"This folder is made by tithe; `tithe clean` removes its stages.\n")
+            os.makedirs(folder, exist_ok=True)
+            Path(mark).write_bytes(text)
         except OSError as error:
             raise UsageError(f"output.path: {folder} cannot be written: {error.strerror or error}") from error
 
@@ -146,7 +152,7 @@ class Workspace:
         path = f"{folder}/stage.json"
         if redo:
             remove(folder)
-        if FileSystems.exists(path):
+        if exists(path):
             return Stage(name, folder, read_json(path), True)
         start = time.time()
         facts = make(folder)

@@ -150,7 +150,7 @@ CASES = {
     "CombineSums": Case(batches, (5,), read_batch),
     "CombineProxyTotals": Case(proxy_totals, (6,)),
     "CombineTerms": Case(lambda: [(3**i, 5**i - 1) for i in range(N)]),
-    "Reservoir": Case(chosen_rows, (20,), gather_draws, folds=False),
+    "Reservoir": Case(lambda: [[rows] for rows in chosen_rows()], (20,), gather_draws),
     "CombineTotals": Case(embed_totals, read=read_embed_totals),
     "GatherAnswers": Case(answers),
     "CombineNear": Case(near_rows, (3,)),

@@ -5,10 +5,10 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from apache_beam.io.filesystems import FileSystems
 
 from tithe.transforms import vectors
-from tithe.transforms.files import write_atomically
+from tithe.transforms.counters import READ, count
+from tithe.transforms.files import open_bytes, write_atomically
 from tithe.transforms.kernels import rounds, search
 from tithe.transforms.parallel import once_a_process
 
@@ -31,7 +31,10 @@ def write_centers(path: str, centers: rounds.Centers, **facts: Any) -> None:
 
 def read_centers(path: str) -> rounds.Centers:
     """Returns the centers of a checkpoint."""
-    with FileSystems.open(path) as file, np.load(BytesIO(file.read())) as data:
+    with open_bytes(path) as file:
+        stored = file.read()
+    count(READ, len(stored))
+    with np.load(BytesIO(stored)) as data:
         return rounds.Centers(data["points"], data["weights"])
 
 

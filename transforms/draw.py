@@ -277,13 +277,13 @@ def make_sampler(method: str, totals: ProxyTotals, size: int, seed: int) -> Samp
 
 
 class DrawSplit(SplitDoFn):
-    """A split -> the rows of each part that may be in the sample, as CHOSEN."""
+    """A split -> the rows of its parts that may be in the sample, as arrays of CHOSEN."""
 
     def __init__(self, proxies: Proxies, sampler: Sampler, threads: int) -> None:
-        super().__init__(threads)
+        super().__init__(threads, Reservoir(sampler.size))
         self._proxies, self._sampler = proxies, sampler
 
-    def work(self, element: Any, *sides: Any) -> list[NDArray[np.void]]:
+    def work(self, element: Any, *sides: Any) -> list[list[NDArray[np.void]]]:
         number, split = element
         out = []
         for rows, scores, proxy in self._proxies.read(split.key):
@@ -295,11 +295,11 @@ class DrawSplit(SplitDoFn):
             for name in ("hash", "piece", "position"):
                 chosen[name] = rows[name][drawn]
             out.append(chosen)
-        return out
+        return [out]
 
 
 class Reservoir(beam.CombineFn):
-    """Rows of CHOSEN -> the `size` of them with the smallest keys."""
+    """Lists of arrays of CHOSEN -> the `size` rows with the smallest keys."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -307,9 +307,9 @@ class Reservoir(beam.CombineFn):
     def create_accumulator(self) -> list[NDArray[np.void]]:
         return []
 
-    def add_input(self, accumulator: list[NDArray[np.void]], element: NDArray[np.void]) -> list[NDArray[np.void]]:
+    def add_input(self, accumulator: list[NDArray[np.void]], element: list[NDArray[np.void]]) -> list[NDArray[np.void]]:
         # Cut back only when there are twice as many, so that a row is sorted a few times and not once a part.
-        accumulator = [*accumulator, element]
+        accumulator = [*accumulator, *element]
         return self.compact(accumulator) if sum(map(len, accumulator)) > 2 * self._size else accumulator
 
     def merge_accumulators(self, accumulators: Iterable[list[NDArray[np.void]]]) -> list[NDArray[np.void]]:

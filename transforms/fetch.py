@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tithe.transforms.counters import READ, count
 from tithe.transforms.errors import InputError
 from tithe.transforms.files import compression, open_bytes, open_source
 from tithe.transforms.records_batch import check_columns, reading
@@ -88,6 +89,8 @@ def _parquet_rows(piece: Piece, positions: npt.NDArray[np.int64], columns: Seque
         found = []
         for group in np.unique(np.searchsorted(bounds, positions, side="right") - 1).tolist():
             start = bounds[group]
+            of_group = file.metadata.row_group(group)
+            count(READ, sum(c.total_compressed_size for c in map(of_group.column, range(of_group.num_columns))))
             for data in group_batches(file, group, names, _BATCH_ROWS):
                 here = positions[(positions >= start) & (positions < start + data.num_rows)]
                 if len(here):
@@ -118,6 +121,7 @@ def _lines_at(piece: Piece, positions: npt.NDArray[np.int64], max_record_bytes: 
         for position in positions.tolist():
             stream.seek(position)
             line = stream.readline(max_record_bytes + 2)
+            count(READ, len(line))
             if not line or len(line.rstrip(b"\r\n")) > max_record_bytes:
                 raise _changed(piece, position)
             yield position, line

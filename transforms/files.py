@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileSystem
 from apache_beam.io.filesystems import FileSystems
 
 from tithe.transforms.errors import InputError, UsageError
+from tithe.transforms.stores import ObjectFile, Stored, store_of
 
 FORMATS = {
     ".parquet": "parquet",
@@ -33,6 +34,7 @@ FORMATS = {
 }
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".zstd": "zstd", ".xz": "xz"}
 
+_AHEAD_BYTES = 4 << 20  # of a remote file that is decompressed: decompressors ask for some kilobytes at a time
 _SPOOL_BYTES = 64 << 20  # a remote file is made ready in memory up to here, beyond it on the local disk
 
 
@@ -98,29 +100,55 @@ def _match(glob: str) -> list[InputFile]:
         path = os.path.abspath(pattern)
         return [InputFile(path, os.path.basename(path), os.path.getsize(path), os.path.getmtime(path))]
     try:
-        [result] = FileSystems.match([pattern])
+        found = list_matching(pattern)
+    except FileNotFoundError as error:
+        raise InputError(f"input.files: {glob} cannot be listed: there is no such bucket") from error
     except BeamIOError as error:
         reason = "; ".join(str(e) for e in (error.exception_details or {}).values()) or str(error)
         raise InputError(f"input.files: {glob} cannot be listed: {reason}") from error
     except ValueError as error:  # no such scheme, or its library is missing
         raise UsageError(f"input.files: {glob}: {error}") from error
-    fixed = _fixed_part(pattern)
+    folders = _fixed_part(pattern).rpartition("/")[0]
     return [
         InputFile(
-            absolute(found.path),
-            found.path[len(fixed) :].replace(os.sep, "/"),
-            found.size_in_bytes,
-            float(found.last_updated_in_seconds),
+            absolute(file.path),
+            file.path[len(folders) + 1 if folders else 0 :].replace(os.sep, "/"),
+            file.size,
+            file.modified,
         )
-        for found in result.metadata_list
-        if not found.path.endswith("/")  # object stores list folder markers
+        for file in found
+        if not file.path.endswith("/")  # object stores list folder markers
     ]
 
 
+def list_matching(pattern: str) -> list[Stored]:
+    """The files that match a pattern, local or remote; raises FileNotFoundError where there is no such bucket."""
+    store = store_of(pattern)
+    if store is None:
+        [result] = FileSystems.match([pattern])
+        return [
+            Stored(found.path, found.size_in_bytes, float(found.last_updated_in_seconds))
+            for found in result.metadata_list
+        ]
+    wanted = re.compile(FileSystem.translate_pattern(pattern))
+    return [found for found in store.list(_fixed_part(pattern)) if wanted.match(found.path)]
+
+
 def _fixed_part(pattern: str) -> str:
-    """The folders of a pattern before its first wildcard, with the slash behind them."""
-    prefix = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
-    return prefix[: prefix.rfind("/") + 1]
+    """What stands in a pattern before its first wildcard."""
+    return re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file, local or remote."""
+    store = store_of(path)
+    if store is None:
+        return bool(FileSystems.exists(path))
+    try:
+        store.size(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def compression(name: str) -> str | None:
@@ -144,13 +172,19 @@ def file_format(name: str) -> str:
 
 
 def open_source(path: str) -> Any:
-    """A file's bytes as they are stored, as a pyarrow.NativeFile that can seek.
+    """A file's bytes as they are stored, as a pyarrow.NativeFile that can seek; on an object store each read is a
+    request for just what it returns.
 
-    Raises OSError where the file cannot be opened.
+    Raises OSError where the file cannot be opened; of an object that is not there, at the first read.
     """
-    if is_remote(path):
-        return pa.PythonFile(FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED), mode="r")
-    return pa.OSFile(path)
+    return pa.PythonFile(_open_remote(path), mode="r") if is_remote(path) else pa.OSFile(path)
+
+
+def _open_remote(path: str) -> Any:
+    store = store_of(path)
+    if store is None:
+        return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    return ObjectFile(store, path)
 
 
 def open_bytes(path: str, packed: str | None = None, buffer_bytes: int = 1 << 20) -> io.BufferedReader:
@@ -159,7 +193,9 @@ def open_bytes(path: str, packed: str | None = None, buffer_bytes: int = 1 << 20
     An uncompressed file can seek. A compressed one that ends too early raises OSError or EOFError at its end, which
     Beam's own reader does not notice.
     """
-    stream = open_source(path)
+    stream = _open_remote(path) if is_remote(path) else pa.OSFile(path)
+    if packed is not None and is_remote(path):
+        stream = io.BufferedReader(stream, _AHEAD_BYTES)
     if packed == "xz":
         stream = lzma.LZMAFile(stream)  # noqa: SIM115  # closed with the buffer around it
     elif packed is not None:
@@ -252,7 +288,11 @@ def _write_remote(path: str, content: Content) -> None:
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
         _fill(spool, content)
         spool.seek(0)
-        # An object appears when it is closed; a distributed file system with folders shows a file as it grows.
+        store = store_of(path)
+        if store is not None:
+            store.write(path, spool)
+            return
+        # Some show a file when it is closed; a distributed file system with folders shows it as it grows.
         with_folders = FileSystems.get_filesystem(path).has_dirs()
         target = _unfinished(path) if with_folders else path
         with FileSystems.create(target, compression_type=CompressionTypes.UNCOMPRESSED) as stream:

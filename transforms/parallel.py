@@ -1,8 +1,9 @@
 """Splits as the elements of a graph, and the DoFn that works on them in a small thread pool."""
 
 import gc
+import pickle
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, wraps
@@ -10,11 +11,13 @@ from typing import Any, ParamSpec, TypeVar
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 from threadpoolctl import threadpool_limits
 
+from tithe.transforms.counters import SENT, SIDE, count, counting
 from tithe.transforms.splits import Split
 
 P = ParamSpec("P")
@@ -31,8 +34,10 @@ def once_a_process(size: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
         @wraps(make)
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            with lock:
-                return kept(*args, **kwargs)  # type: ignore[arg-type]  # hashable by contract
+            with lock, counting() as counts:
+                made = kept(*args, **kwargs)  # type: ignore[arg-type]  # hashable by contract
+            count(SIDE, sum(counts.values()))
+            return made
 
         return call
 
@@ -72,7 +77,7 @@ class ThreadedDoFn(beam.DoFn):
 
     def __init__(self, threads: int, fold: beam.CombineFn | None = None) -> None:
         """Takes the number of threads, and a CombineFn whose accumulators are also its inputs: with it the outputs of a
-        bundle are one sum.
+        bundle are one accumulator.
 
         Beam's own combining before a shuffle would do the same, but in the one thread that feeds the pool.
         """
@@ -89,6 +94,7 @@ class ThreadedDoFn(beam.DoFn):
     def start_bundle(self) -> None:
         self._pending: deque[Future[list[Any]]] = deque()
         self._total = None if self._fold is None else self._fold.create_accumulator()
+        self._counts = Counter[str]()
 
     def process(self, element: Any, *sides: Any) -> Iterator[Any]:
         self._pending.append(self._pool.submit(self._run, element, *sides))
@@ -100,22 +106,27 @@ class ThreadedDoFn(beam.DoFn):
             for value in self._pending.popleft().result():
                 yield _in_global_window(value)
         if self._fold is not None:
-            total, self._total = self._total, None
+            total, self._total = self._fold.compact(self._total), None
+            self._counts[SENT] += len(pickle.dumps(total, pickle.HIGHEST_PROTOCOL))
             yield _in_global_window(total)
             del total
             # The runner's records of a bundle refer to each other, and hold what it gave until the collector comes by,
             # which counts objects and not bytes.
             gc.collect()
+        for name, amount in self._counts.items():
+            Metrics.counter(type(self), f"{type(self).__name__}.{name}").inc(amount)
 
     def teardown(self) -> None:
         # Not waited for: after Ctrl-C or an error elsewhere a model may be at work for long, for nobody.
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _run(self, element: Any, *sides: Any) -> list[Any]:
-        values = self.work(element, *sides)
-        if self._fold is None:
-            return values
+        with counting() as counts:
+            values = self.work(element, *sides)
         with self._lock:
+            self._counts.update(counts)
+            if self._fold is None:
+                return values
             for value in values:
                 self._total = self._fold.add_input(self._total, value)
         return []

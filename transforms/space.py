@@ -5,7 +5,6 @@ labels' vocabulary and scale) is applied when a block is read.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from tithe.transforms import vectors
 from tithe.transforms.files import write_atomically
 from tithe.transforms.kernels import exact
+from tithe.transforms.parallel import once_a_process
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def write_space(path: str, space: Space) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-@lru_cache(maxsize=4)
+@once_a_process(4)
 def read_space(path: str) -> Space:
     """Returns the space of a finished embed stage; read once in a process."""
     with FileSystems.open(path) as file, np.load(BytesIO(file.read())) as data:

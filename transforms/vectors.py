@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from apache_beam.io.filesystems import FileSystems
 from numpy.typing import NDArray
 
-from tithe.transforms.files import write_atomically
+from tithe.transforms.counters import READ, count
+from tithe.transforms.files import open_bytes, write_atomically
 
 ROW = np.dtype([("hash", "<u8"), ("position", "<i8"), ("piece", "<i4"), ("label", "<u8")])
 """Where a record is: id hash, position in its file, which piece of its split; and its label (bits of a float64, or a
@@ -24,6 +24,8 @@ hash).
 HASHES = 2**64
 CHUNK = 4096
 """Rows read at a time."""
+
+_HEADER_BYTES = 512  # what is read to learn shape and type; numpy's headers of these files take 128 to 256
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def done_path(folder: str) -> str:
 
 def read_json(path: str) -> Any:
     """Returns the content of a JSON file."""
-    with FileSystems.open(path) as file:
+    with open_bytes(path) as file:
         return json.loads(file.read())
 
 
@@ -55,25 +57,42 @@ def write_json(path: str, value: Any) -> None:
     write_atomically(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
 
-def read_array(path: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-    """Returns rows start .. stop - 1 of a .npy file, reading their bytes only."""
-    with FileSystems.open(path) as file:
-        np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        stop = shape[0] if stop is None else stop
-        out = np.empty((max(stop - start, 0), *shape[1:]), dtype)
+class ArrayFile:
+    """A .npy file of which ranges of rows are read: their bytes and no others."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file = open_bytes(path, buffer_bytes=_HEADER_BYTES)
+        np.lib.format.read_magic(self._file)
+        self._shape, _, self._dtype = np.lib.format.read_array_header_1_0(self._file)
+        self._start = self._file.tell()
+
+    def __enter__(self) -> "ArrayFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Returns rows start .. stop - 1."""
+        stop = self._shape[0] if stop is None else stop
+        out = np.empty((max(stop - start, 0), *self._shape[1:]), self._dtype)
         if out.nbytes:
-            file.seek(file.tell() + start * (out.nbytes // len(out)))
+            self._file.seek(self._start + start * (out.nbytes // len(out)))
             view, at = out.view(np.uint8).reshape(-1).data, 0
             while at < len(view):
-                data = file.read(len(view) - at) if not hasattr(file, "readinto") else None
-                got = file.readinto(view[at:]) if data is None else len(data)
+                got = self._file.readinto(view[at:])
                 if not got:
-                    raise EOFError(f"{path} ends {len(view) - at} bytes early; remove its folder and run again")
-                if data is not None:
-                    view[at : at + got] = data
+                    raise EOFError(f"{self._path} ends {len(view) - at} bytes early; remove its folder and run again")
                 at += got
-    return out
+            count(READ, len(view))
+        return out
+
+
+def read_array(path: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+    """Returns rows start .. stop - 1 of a .npy file, reading their bytes only."""
+    with ArrayFile(path) as file:
+        return file.read(start, stop)
 
 
 def write_array(path: str, array: NDArray[Any], order: NDArray[np.integer] | None = None) -> int:
@@ -99,29 +118,35 @@ def parts_of(folder: str) -> list[Part]:
 
 def hash_range(part: Part, low: int, high: int) -> tuple[int, int]:
     """Returns which rows, start .. stop - 1, have low <= hash < high (0 <= low <= high <= 2**64)."""
-    return _rank(part, low), _rank(part, high)
+    if low <= 0 and high >= HASHES:
+        return 0, part.rows
+    with ArrayFile(f"{part.stem}.rows.npy") as rows:
+        return _rank(rows, part.rows, low), _rank(rows, part.rows, high)
 
 
-def _rank(part: Part, bound: int) -> int:
+def _rank(file: ArrayFile, rows: int, bound: int) -> int:
     """The number of rows with a hash below the bound.
 
     Hashes are uniform, so it is near rows x bound / 2**64: a few standard deviations around that are read, and
     everything only where ids make the hashes uneven.
     """
     if bound <= 0 or bound >= HASHES:
-        return 0 if bound <= 0 else part.rows
-    middle, slack = part.rows * bound // HASHES, 6 * int(part.rows**0.5) + 16
-    start, stop = max(0, middle - slack), min(part.rows, middle + slack)
-    for low, high in ((start, stop), (0, part.rows)):
-        hashes = read_array(f"{part.stem}.rows.npy", low, high)["hash"]
+        return 0 if bound <= 0 else rows
+    middle, slack = rows * bound // HASHES, 6 * int(rows**0.5) + 16
+    start, stop = max(0, middle - slack), min(rows, middle + slack)
+    for low, high in ((start, stop), (0, rows)):
+        hashes = file.read(low, high)["hash"]
         rank = int(np.searchsorted(hashes, np.uint64(bound)))
-        if (low == 0 or rank > 0) and (high == part.rows or rank < len(hashes)):
+        if (low == 0 or rank > 0) and (high == rows or rank < len(hashes)):
             return low + rank
     raise AssertionError("the whole part brackets every bound")
 
 
 def chunks(part: Part, start: int, stop: int) -> Iterator[tuple[int, NDArray[np.void], NDArray[np.float32]]]:
     """Yields (first row, rows, vectors) of rows start .. stop - 1, at most CHUNK at a time."""
-    for low in range(start, stop, CHUNK):
-        high = min(low + CHUNK, stop)
-        yield low, read_array(f"{part.stem}.rows.npy", low, high), read_array(f"{part.stem}.vectors.npy", low, high)
+    if start >= stop:
+        return
+    with ArrayFile(f"{part.stem}.rows.npy") as rows, ArrayFile(f"{part.stem}.vectors.npy") as stored:
+        for low in range(start, stop, CHUNK):
+            high = min(low + CHUNK, stop)
+            yield low, rows.read(low, high), stored.read(low, high)

@@ -96,7 +96,7 @@ class WeightedSample(beam.PTransform):
         reservoir = _UNBOUNDED if self._method == "poisson" else self._size
         drawn = (
             batches
-            | "Draw" >> beam.Map(draw, AsSingleton(sampler))  # CHOSEN
+            | "Draw" >> beam.Map(lambda batch, sampler: [draw(batch, sampler)], AsSingleton(sampler))  # [CHOSEN]
             | "Reservoir" >> beam.CombineGlobally(Reservoir(reservoir))
             | "Gather" >> beam.Map(gather_draws)
         )
