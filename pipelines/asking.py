@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from apache_beam.io.filesystems import FileSystems
 from numpy.typing import NDArray
 
 from tithe.config import AskedLoss, Config, FileLoss
 from tithe.transforms import loss_file, vectors
 from tithe.transforms.errors import InputError, TitheError
-from tithe.transforms.files import absolute, write_atomically
+from tithe.transforms.files import absolute, exists, open_bytes, write_atomically
 from tithe.transforms.kernels import anchors as anchor_kernel
 from tithe.transforms.losses import AskRecords, LossSource, ModelLosses, Reading
 from tithe.transforms.parallel import read_plan
@@ -38,9 +37,9 @@ def loss_file_print(config: Config) -> str:
     if not isinstance(config.loss, FileLoss):
         return ""
     loss_file.suffix_of(config.loss.path)
-    if not FileSystems.exists(absolute(config.loss.path)):
+    if not exists(absolute(config.loss.path)):
         return ""
-    with FileSystems.open(absolute(config.loss.path)) as file:
+    with open_bytes(absolute(config.loss.path)) as file:
         return hashlib.sha256(file.read()).hexdigest()
 
 
@@ -196,7 +195,7 @@ class Asking:
 
     def _from_file(self, folder: str, anchors: NDArray[np.void], path: str) -> NDArray[np.float64]:
         path = absolute(path)
-        if FileSystems.exists(path):
+        if exists(path):
             columns = loss_file.read_loss_file(path)
             if loss_file.is_filled(columns):
                 return loss_file.losses_of(columns, anchors, path)

@@ -13,6 +13,7 @@ from typing import Any
 
 from tithe import __version__
 from tithe.transforms.errors import EngineLost, TitheError, UsageError
+from tithe.transforms.files import exists
 
 FAILED, WRONG_USE, WAITING = 1, 2, 3
 
@@ -244,7 +245,6 @@ def _clean(options: argparse.Namespace, _: list[str]) -> int:
     from tithe.beam_options import silence_root_logger
 
     silence_root_logger()
-    from apache_beam.io.filesystems import FileSystems
 
     from tithe.paths import check_path
     from tithe.transforms.vectors import read_json
@@ -253,13 +253,13 @@ def _clean(options: argparse.Namespace, _: list[str]) -> int:
     check_path("OUT", options.output)
     check_path("--work", options.work or "")
     space = Workspace(options.output, options.work)
-    if options.work is None and FileSystems.exists(space.manifest):
+    if options.work is None and exists(space.manifest):
         # Relative to the current folder, as in the configuration.
         space = Workspace(options.output, read_json(space.manifest)["configuration"]["output"]["work"])
     with space.held(create=False):
         keep: set[str] = set()
         if not options.all:
-            if not FileSystems.exists(space.manifest):
+            if not exists(space.manifest):
                 raise UsageError(f"{options.output} has no manifest, so no stage is in use; --all removes every one")
             manifest = read_json(space.manifest)
             keep = {stage["folder"] for stage in manifest["stages"]} | {manifest["vectors"]}

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from apache_beam.io.filesystems import FileSystems
-
 from tithe.config import AskedLoss, Config
 from tithe.progress import Progress
 from tithe.transforms import vectors
 from tithe.transforms.cluster import ClusterCorpus, ClusterTask
+from tithe.transforms.files import exists
 from tithe.transforms.kernels.promise import auto_clusters
 from tithe.transforms.space import Reader
 from tithe.workspace import list_files
@@ -48,7 +47,7 @@ class Clustering:
     def make(self, folder: str) -> dict[str, Any]:
         """Clusters from the last checkpoint on, and returns the facts of the stage."""
         task = self.task(folder)
-        done = max((r for r in range(task.rounds + 1) if FileSystems.exists(task.checkpoint(r))), default=None)
+        done = max((r for r in range(task.rounds + 1) if exists(task.checkpoint(r))), default=None)
         with self.progress.watch("cluster", task.rounds + 1, lambda: _rounds(folder)):
             self.pipeline("cluster", ClusterCorpus(self.plan, task, done, self.threads))
         facts: dict[str, Any] = vectors.read_json(f"{folder}/representatives.json")

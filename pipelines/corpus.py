@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from apache_beam.io.filesystems import FileSystems
-
 from tithe.beam_options import BeamRun
 from tithe.config import Config
 from tithe.progress import Progress
@@ -15,7 +13,7 @@ from tithe.transforms.centering import CenterCorpus
 from tithe.transforms.embed import EmbedCorpus
 from tithe.transforms.embedders import Embedder
 from tithe.transforms.errors import InputError
-from tithe.transforms.files import InputFile, write_atomically
+from tithe.transforms.files import InputFile, open_bytes, write_atomically
 from tithe.transforms.parallel import read_plan
 from tithe.transforms.splits import plan_splits
 from tithe.workspace import list_files, remove
@@ -133,7 +131,7 @@ class Embedding:
     def _publish_dead_letters(self, totals: dict[str, Any], bad_files: list[list[str]], folder: str) -> None:
         remove(folder)
         for key in totals["dead"]:
-            with FileSystems.open(f"{self.vectors_folder}/{key}/dead.jsonl") as file:
+            with open_bytes(f"{self.vectors_folder}/{key}/dead.jsonl") as file:
                 write_atomically(f"{folder}/{key}.jsonl", file.read())
         if bad_files:
             write_atomically(f"{folder}/files.jsonl", embedding.file_letters(bad_files))

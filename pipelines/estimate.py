@@ -14,11 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
-from apache_beam.io.filesystems import FileSystems
 from numpy.typing import NDArray
 
 from tithe.transforms.errors import InputError, UsageError
-from tithe.transforms.files import absolute, open_source
+from tithe.transforms.files import absolute, exists, open_source
 from tithe.transforms.kernels import estimators
 from tithe.transforms.loss_file import LOSS, SUFFIXES
 from tithe.transforms.vectors import read_json
@@ -48,7 +47,7 @@ def estimate_from(output: str, losses: str, column: str | None = None) -> dict[s
         InputError: values that are missing or no finite numbers, rows that do not fit the sample; each is named.
     """
     output = absolute(output).rstrip("/")
-    if not FileSystems.exists(f"{output}/manifest.json"):
+    if not exists(f"{output}/manifest.json"):
         raise UsageError(f"{output} has no manifest.json; name the output folder (output.path) of a finished run")
     manifest: dict[str, Any] = read_json(f"{output}/manifest.json")
     sample = _read_sample(output, manifest)
@@ -121,7 +120,7 @@ def _read_sample(output: str, manifest: dict[str, Any]) -> Columns:
 
 def _read(path: str) -> Columns:
     """The columns of a file; all of a CSV file's are text, so that an id stays as it is written."""
-    if not FileSystems.exists(path):
+    if not exists(path):
         raise UsageError(f"{path}: no such file")
     try:
         with open_source(path) as source:

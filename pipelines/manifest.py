@@ -8,11 +8,9 @@ import time
 from importlib.metadata import version
 from typing import Any
 
-from apache_beam.io.filesystems import FileSystems
-
 from tithe import __version__
 from tithe.config import Config
-from tithe.transforms.files import InputFile
+from tithe.transforms.files import InputFile, exists
 from tithe.transforms.vectors import read_json, write_json
 from tithe.workspace import Stage, Workspace, list_files, remove
 
@@ -22,7 +20,7 @@ LIBRARIES = ("apache-beam", "numpy", "scipy", "scikit-learn", "pyarrow")
 
 def nothing_to_do(space: Workspace, whole: str) -> dict[str, Any] | None:
     """Returns the manifest where it is of this very selection and its parts stand; None otherwise."""
-    if not FileSystems.exists(space.manifest):
+    if not exists(space.manifest):
         return None
     manifest: dict[str, Any] = read_json(space.manifest)
     if manifest.get("fingerprint") != whole:

@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from apache_beam.io.filesystems import FileSystems
-
 from tithe import __version__, sources
 from tithe.asking import Asking, loss_file_print
 from tithe.beam_options import BeamRun
@@ -21,7 +19,7 @@ from tithe.progress import Progress
 from tithe.runner import run_pipeline
 from tithe.transforms import vectors
 from tithe.transforms.errors import UsageError
-from tithe.transforms.files import InputFile, file_format, is_remote, match_files, write_atomically
+from tithe.transforms.files import InputFile, exists, file_format, is_remote, match_files, open_bytes, write_atomically
 from tithe.transforms.kernels import search
 from tithe.transforms.leave_one_out import write_leave_one_out
 from tithe.transforms.losses import Reading
@@ -241,7 +239,7 @@ class Selection:
     def _publish_failures(self, losses: Stage) -> None:
         """Publishes the dead letters of records on which the model failed."""
         if losses.facts["failed"]:
-            with FileSystems.open(f"{losses.folder}/failed.jsonl") as file:
+            with open_bytes(f"{losses.folder}/failed.jsonl") as file:
                 write_atomically(f"{self.space.output}/dead_letter/losses.jsonl", file.read())
             remove(f"{self.space.output}/dead_letter/tmp")
             self._warn(
@@ -285,7 +283,7 @@ class Selection:
         )
 
     def _parts_stand(self, stage: Stage) -> bool:
-        return all(FileSystems.exists(f"{self.space.output}/sample/{part['name']}") for part in stage.facts["parts"])
+        return all(exists(f"{self.space.output}/sample/{part['name']}") for part in stage.facts["parts"])
 
 
 def _one_format(files: list[InputFile]) -> str:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from apache_beam.io.filesystems import FileSystems
 from numpy.typing import NDArray
 
 from tithe.transforms import ids, vectors
 from tithe.transforms.embedders import Embedder, as_text, check_vectors
 from tithe.transforms.errors import InputError
-from tithe.transforms.files import write_atomically
+from tithe.transforms.files import exists, list_matching, write_atomically
 from tithe.transforms.part_writer import PartWriter
 from tithe.transforms.records import BadFileError, Batch, read_split
 from tithe.transforms.splits import Split
@@ -120,7 +119,7 @@ def embed_split(task: EmbedTask, split: Split) -> dict[str, Any]:
             duplicate ids.
     """
     folder = f"{task.folder}/{split.key}"
-    if FileSystems.exists(vectors.done_path(folder)):
+    if exists(vectors.done_path(folder)):
         done: dict[str, Any] = vectors.read_json(vectors.done_path(folder))
         return done
     skipped: dict[int, str] = {}
@@ -231,8 +230,7 @@ def duplicate_message(task: EmbedTask, places: list[tuple[Split, str]], id_hash:
 
 def list_rows(folder: str) -> list[str]:
     """Returns the paths of the rows of a split's parts, finished or not."""
-    [found] = FileSystems.match([f"{folder}/*.rows.npy"])
-    return [metadata.path for metadata in found.metadata_list]
+    return [found.path for found in list_matching(f"{folder}/*.rows.npy")]
 
 
 def file_letters(bad_files: list[list[str]]) -> bytes:

@@ -5,9 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from apache_beam.io.filesystems import FileSystems
-
-from tithe.transforms.files import is_remote
+from tithe.transforms.files import is_remote, list_matching
 from tithe.transforms.vectors import read_json, write_json
 
 
@@ -21,8 +19,7 @@ def _files(folder: str) -> list[str]:
     """The files of a cache; a local folder stands for itself, whatever characters are in its name."""
     if not is_remote(folder):
         return [str(path) for path in Path(folder).glob("*.json")]
-    [found] = FileSystems.match([f"{folder}/*.json"])
-    return [metadata.path for metadata in found.metadata_list]
+    return [found.path for found in list_matching(f"{folder}/*.json")]
 
 
 class LossCache:

@@ -10,7 +10,6 @@ from functools import lru_cache, wraps
 from typing import Any, ParamSpec, TypeVar
 
 import apache_beam as beam
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
@@ -18,6 +17,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from threadpoolctl import threadpool_limits
 
 from tithe.transforms.counters import SENT, SIDE, count, counting
+from tithe.transforms.files import open_bytes
 from tithe.transforms.splits import Split
 
 P = ParamSpec("P")
@@ -62,7 +62,7 @@ class ReadPlan(beam.PTransform):
 
 def read_plan(path: str) -> Iterator[tuple[int, Split]]:
     """Yields the splits of a plan, a JSON line each, with their numbers from 0 on."""
-    with FileSystems.open(path) as file:
+    with open_bytes(path) as file:
         for number, line in enumerate(file):
             yield number, Split.from_json(line.decode())
 

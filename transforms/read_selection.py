@@ -12,12 +12,11 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow.parquet as pq
-from apache_beam.io.filesystems import FileSystems
 from numpy.typing import NDArray
 
 from tithe.transforms import vectors
 from tithe.transforms.fetch import read_chosen
-from tithe.transforms.files import open_source
+from tithe.transforms.files import open_bytes, open_source
 from tithe.transforms.locate import Located, grouped, locate
 
 SAMPLE_TYPES: dict[str, type] = {
@@ -133,7 +132,7 @@ def _letter_files(finished: Finished) -> Iterator[tuple[Finished, str]]:
 def _read_letters(element: tuple[Finished, str]) -> Iterator[Record]:
     finished, path = element
     reasons: dict[str, dict[int, str]] = defaultdict(dict)  # by file and position
-    with FileSystems.open(path) as file:
+    with open_bytes(path) as file:
         for line in file:
             letter = json.loads(line)
             reasons[letter["file"]][letter["position"]] = letter["reason"]

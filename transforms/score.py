@@ -10,10 +10,10 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.io.filesystems import FileSystems
 from numpy.typing import NDArray
 
 from tithe.transforms import vectors
+from tithe.transforms.files import exists
 from tithe.transforms.kernels import exact, search
 from tithe.transforms.parallel import ReadPlan, SplitDoFn, once_a_process
 from tithe.transforms.space import Reader
@@ -69,7 +69,7 @@ class ScoreSplit(SplitDoFn):
         folder = f"{task.folder}/{key}"
         points = prepared_anchors(task.anchors)
         k = len(points.exact)
-        if FileSystems.exists(vectors.done_path(folder)):
+        if exists(vectors.done_path(folder)):
             done = vectors.read_json(vectors.done_path(folder))
             return [ClusterTotals(np.array(done["counts"], np.int64), [int(c, 16) for c in done["costs"]])]
         counts, costs = np.zeros(k, np.int64), [0] * k

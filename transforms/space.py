@@ -9,11 +9,10 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from apache_beam.io.filesystems import FileSystems
 from numpy.typing import NDArray
 
 from tithe.transforms import vectors
-from tithe.transforms.files import write_atomically
+from tithe.transforms.files import open_bytes, write_atomically
 from tithe.transforms.kernels import exact
 from tithe.transforms.parallel import once_a_process
 
@@ -79,7 +78,7 @@ def write_space(path: str, space: Space) -> None:
 @once_a_process(4)
 def read_space(path: str) -> Space:
     """Returns the space of a finished embed stage; read once in a process."""
-    with FileSystems.open(path) as file, np.load(BytesIO(file.read())) as data:
+    with open_bytes(path) as file, np.load(BytesIO(file.read())) as data:
         values: dict[str, Any] = dict(data)
     return Space(**{**values, **{name: float(values[name]) for name in ("weight", "magnitude", "ordinary")}})
 

@@ -14,12 +14,11 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import AsSingleton
 from apache_beam.transforms.window import GlobalWindows
 
 from tithe.transforms.errors import InputError
-from tithe.transforms.files import write_atomically
+from tithe.transforms.files import exists, open_bytes, write_atomically
 
 SHARD_ROWS = 10_000
 """Records of a shard on average, where the number of shards is not given."""
@@ -168,7 +167,7 @@ def _column(name: str, values: list[Any], kind: pa.DataType | None) -> pa.Array:
 
 
 def _holds(path: str, content: bytes) -> bool:
-    if not FileSystems.exists(path):
+    if not exists(path):
         return False
-    with FileSystems.open(path) as file:
+    with open_bytes(path) as file:
         return bool(file.read() == content)
