@@ -3,8 +3,8 @@
     python benchmarks/bench.py [SECTION ...] [--quick] [--flame] [--folder FOLDER] [--results FOLDER]
 
 Sections: j1 (the whole on a million vectors), costs (how good its clusters are), growth, systematic, fetch (ten million
-vectors), neighbors, startup, hashing, graph, and peers (faiss and Spark, only where it is named); without a name all
-the others. Each variant runs three times, in alternation; a ratio is taken in each repetition. --quick: everything at a
+vectors), neighbors, levels (40,000 centers), startup, hashing, graph, and peers (faiss and Spark, only where it is
+named); without a name all the others. Each variant runs three times, in alternation; a ratio is taken in each repetition. --quick: everything at a
 twentieth of its size, once. --flame: tithe once more under py-spy, to flame.svg beside the results.
 
 Prints tables, and writes bench.json and bench.md to benchmarks/results (--quick: to .cache/bench/quick). Sections that
@@ -23,7 +23,7 @@ from bench_j1 import costs, j1, peers
 from bench_large import fetch, growth, systematic
 from bench_report import page, read_sections, section_json
 from bench_run import HERE, Bench, Section, clean_environment
-from bench_small import graph, hashing, neighbors, startup
+from bench_small import graph, hashing, levels, neighbors, startup
 
 SECTIONS: dict[str, Callable[[Bench], Section]] = {
     "j1": j1,
@@ -32,6 +32,7 @@ SECTIONS: dict[str, Callable[[Bench], Section]] = {
     "systematic": systematic,
     "fetch": fetch,
     "neighbors": neighbors,
+    "levels": levels,
     "startup": startup,
     "hashing": hashing,
     "graph": graph,

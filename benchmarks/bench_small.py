@@ -1,4 +1,4 @@
-"""The sections `neighbors`, `startup`, `hashing` and `graph`."""
+"""The sections `neighbors`, `levels`, `startup`, `hashing` and `graph`."""
 
 import json
 import shutil
@@ -41,6 +41,20 @@ def neighbors(bench: Bench) -> Section:
         for dimension, at_most in ((384, 1.4), (64, 1.5))
     ]
     return Section(f"{rows:,} rows, two threads; alternated in one process", runs, ratios, {})
+
+
+def levels(bench: Bench) -> Section:
+    """The search on two levels among 40,000 centers, beside the exact one, and the cost that it loses."""
+    result, rows, centers = bench.folder / "levels.json", bench.scaled(32_768), bench.scaled(40_000)
+    arguments = [str(rows), str(centers), str(bench.repetitions), str(result)]
+    measure([*one_blas_thread(), sys.executable, str(HERE / "bench_levels.py"), *arguments])
+    runs, ratios = {}, []
+    for case, found in json.loads(result.read_text()).items():
+        for name in ("exact", "two levels"):
+            runs[f"{case}, {name}"] = [{"wall_seconds": value} for value in found[name]]
+        ratios.append(Ratio(f"two levels / exact, {case}", divided(found["two levels"], found["exact"]), at_most=0.2))
+        ratios.append(Ratio(f"cost lost, {case}", found["cost lost"], at_most=0.01))
+    return Section(f"{rows:,} rows, {centers:,} centers that are rows, two threads; in one process", runs, ratios, {})
 
 
 def startup(bench: Bench) -> Section:
