@@ -4,8 +4,9 @@
 
 Sections: j1 (the whole on a million vectors), costs (how good its clusters are), growth, systematic, fetch (ten million
 vectors), neighbors, levels (40,000 centers), startup, hashing, graph, and peers (faiss and Spark, only where it is
-named); without a name all the others. Each variant runs three times, in alternation; a ratio is taken in each repetition. --quick: everything at a
-twentieth of its size, once. --flame: tithe once more under py-spy, to flame.svg beside the results.
+named); without a name all the others. Each variant runs three times, in alternation; a ratio is taken in each
+repetition. --quick: everything at a twentieth of its size, once. --flame: tithe once more under py-spy, to flame.svg
+beside the results.
 
 Prints tables, and writes bench.json and bench.md to benchmarks/results (--quick: to .cache/bench/quick). Sections that
 are not named keep the results they had. `make bench` and `make bench-peers` install what is needed.

@@ -3,15 +3,13 @@
 The names are those of the manifest's counters. Nothing here is measured.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from tithe.clustering import MIN_BATCH, SEED_ROWS
 from tithe.transforms.centering import SAMPLE
 from tithe.transforms.cluster import SEED_STEPS
 from tithe.transforms.draw import CHOSEN
-from tithe.transforms.kernels import rounding, rounds, search, systematic
+from tithe.transforms.kernels import rounding, rounds, systematic
 from tithe.transforms.kernels.exact import ROWS
 from tithe.transforms.losses import GROUP
 from tithe.transforms.pilot import SPARES
@@ -22,8 +20,8 @@ from tithe.transforms.vectors import CHUNK, ROW
 EXACT_BYTES = 139
 """Of an exact sum, an integer of some 1,090 bits, in a pickle; as hexadecimal text it has twice as many, and 8 more."""
 
-INTEGER_BYTES = 180
-"""Of such an integer in memory, with its place in a list."""
+ANSWERS_BYTES = 120
+"""Of the answers for records of one file, in a pickle, beside 16 a record."""
 
 CROWDED = 4
 """How many times as many rows as the mean the largest cluster of a block is taken to have."""
@@ -44,7 +42,7 @@ class Job:
         wanted_batch: `cluster.batch`.
         splits: of the plan; a split is one part of vectors/.
         processes: that work, each with one bundle in a step.
-        row_groups: of the input.
+        files, row_groups: of the input.
         input_bytes: of the input.
         skew: clusters x the sum over them of (share of the records) x (share of the mass of the draw); 1 where all are
             alike.
@@ -61,6 +59,7 @@ class Job:
     wanted_batch: float
     splits: int
     processes: int
+    files: int
     row_groups: int
     input_bytes: float
     skew: float = 1.0
@@ -103,11 +102,16 @@ class Job:
         return self.anchors << systematic.coarse_bits(self.anchors)
 
     @property
+    def crowd(self) -> float:
+        """Rows that the largest clusters of the blocks of one bundle of a round have together."""
+        block = min(CHUNK, self.batch_rows / self.splits)
+        return self.batch_rows / self.processes / block * min(block, max(1, CROWDED * block / self.clusters))
+
+    @property
     def sums_bytes(self) -> float:
         """Of the sums of one bundle of a round: on the grid, and in limbs once a cluster may have passed ROWS rows."""
-        blocks = max(1, self.batch_rows / self.processes / min(CHUNK, self.batch_rows / self.splits))
-        most = blocks * max(1, CROWDED * min(CHUNK, self.batch_rows / self.splits) / self.clusters)
-        return (24 if most > ROWS else 8) * self.clusters * self.dimension + 16 * self.clusters + self.far_kept
+        grid = (24 if self.crowd > ROWS else 8) * self.clusters * self.dimension
+        return grid + 16 * self.clusters + self.far_kept
 
     @property
     def far_kept(self) -> float:
@@ -142,12 +146,12 @@ def _groups_read(job: Job, wanted: int, together: int) -> float:
 
 
 def counters(job: Job) -> dict[str, float]:
-    """Returns the counters of a selection with systematic draws, in bytes, by name."""
+    """Returns the counters of a selection with systematic draws, by name, but for those that are 0."""
     n, k, of_vector = job.records, job.clusters, job.vector_bytes
     processes, anchors = job.processes, job.anchors
     scores, whole = ROW.itemsize + 8 * job.neighbors, n * job.vector_bytes
     batch = job.batch_rows * of_vector + _bounds(job, job.batch_rows / n)
-    seeding = job.seed_rows * of_vector + _bounds(job, job.seed_rows / n)
+    seeds = job.seed_rows * of_vector + _bounds(job, job.seed_rows / n)
     centers = k * (4 * job.dimension + 8)
     part, limit = n / job.splits, min(1, SAMPLE / n)
     slack = 6 * int(part**0.5) + 16
@@ -157,7 +161,7 @@ def counters(job: Job) -> dict[str, float]:
     found = {
         "EmbedSplit.read_bytes": n * ROW.itemsize,
         "SampleRows.read_bytes": n * limit * of_vector + job.splits * ROW.itemsize * window,
-        "SeedStep.read_bytes": (SEED_STEPS + 1) * seeding + SEED_STEPS * 16 * job.seed_rows,
+        "SeedStep.read_bytes": (SEED_STEPS + 1) * seeds + SEED_STEPS * 16 * job.seed_rows,
         "SeedStep.sent_bytes": processes * SEED_STEPS * (job.seeds_kept + 8 * k),
         "SeedStep.side_bytes": processes * SEED_STEPS * 4 * k * job.dimension,
         "AssignBatch.read_bytes": job.rounds * batch,
@@ -176,7 +180,9 @@ def counters(job: Job) -> dict[str, float]:
         "GatherSplit.read_bytes": n * scores + processes * 16 * job.size,
         "FetchPart.read_bytes": _groups_read(job, job.size, PART_ROWS)
         + -(-job.size // PART_ROWS) * job.size * CHOSEN.itemsize,
+        "cell_rows": min(n, cells),
         "cell_bytes": MASS.itemsize * min(n, cells),
+        "gathered_rows": min(n, near),
         "gathered_bytes": CHOSEN.itemsize * min(n, near),
     }
     if job.pilot:
@@ -185,6 +191,7 @@ def counters(job: Job) -> dict[str, float]:
             "FindPilot.read_bytes": n * ROW.itemsize + few * 4 * job.dimension,
             "FindPilot.sent_bytes": processes * min(SPARES * job.pilot, few / processes) * job.near_bytes,
             "AskLosses.read_bytes": _groups_read(job, anchors, GROUP),
+            "AskLosses.sent_bytes": 16 * anchors + min(anchors, job.files + anchors // GROUP) * ANSWERS_BYTES,
         }
     if job.neighbors > 1:
         found |= {
@@ -208,7 +215,7 @@ def kept(job: Job) -> dict[str, float]:
     }
 
 
-def files(job: Job) -> int:
+def kept_files(job: Job) -> int:
     """Returns how many files work/ has: 3 a split in vectors/, 2 in scores/, and one for each step of seeding."""
     return job.splits * (5 + SEED_STEPS + 1)
 
@@ -218,91 +225,3 @@ def memory(job: Job) -> float:
     component), the sums, their copy in Beam's table before the shuffle, and their bytes on the way.
     """
     return 24 * job.clusters * job.dimension + 3 * job.sums_bytes + 4 * CHUNK * job.dimension + 3e8
-
-
-@dataclass(frozen=True)
-class OnePlace:
-    """A step that runs in one process whatever the number of workers.
-
-    Attributes:
-        name: what it does.
-        arrives: bytes that come to it.
-        element: the largest of them, in bytes.
-        held: bytes that it holds at once.
-        work: from measured rates to its seconds, beside those of what arrives.
-        times: how often it runs.
-        mend: what would mend it.
-    """
-
-    name: str
-    arrives: float
-    element: float
-    held: float
-    work: Callable[[dict[str, float]], float]
-    times: int
-    mend: str
-
-
-def _none(rates: dict[str, float]) -> float:
-    return 0.0
-
-
-def one_place(job: Job) -> list[OnePlace]:
-    """Returns these steps, in the order in which a selection comes to them."""
-    k, d, all_of = job.clusters, job.dimension, job.processes
-    candidates, grid = SEED_STEPS * k, 8.0 * k * d
-    seeds, near, costs = all_of * job.seeds_kept, all_of * job.near_kept, float(all_of * job.anchors)
-    total = all_of * 8.0 * min(job.size, job.records / all_of)
-    split_bytes = 250.0 * job.splits
-
-    def reduce(rates: dict[str, float]) -> float:
-        lloyd = rates[f"prepare {k}"] + candidates * rates[f"search {k}"]
-        return 2.0 * k * candidates * d / rates["plus_plus"] + 5 * lloyd
-
-    merge = partial(lambda rates, amount: amount / rates["merge"])
-    blocks = "keys by blocks of clusters in the place of one"
-    fanout = "a fanout, which keeps only the best at each level"
-    return [
-        OnePlace("plan read and spread", split_bytes, 250, split_bytes, _none, 9, "larger splits"),
-        OnePlace("seeding: candidates", seeds, job.seeds_kept, 2 * seeds, _none, SEED_STEPS, fanout),
-        OnePlace(
-            "seeding: reduced to k", 4.0 * candidates * d, 0, 16.0 * candidates * d + 28.0 * k * d, reduce, 1,
-            "seeding in two stages, groups of candidates first",
-        ),
-        OnePlace(
-            "round: sums", all_of * job.sums_bytes, job.sums_bytes, 9 * grid, partial(merge, amount=all_of * grid),
-            job.rounds, blocks,
-        ),
-        OnePlace("representatives", near, job.near_kept, 2 * near, _none, 1 + job.late, blocks),
-        OnePlace(
-            "score: costs of clusters", costs * (8 + EXACT_BYTES), job.anchors * 147.0, costs * (8 + INTEGER_BYTES),
-            _none, 1, "added one after another, or " + blocks,
-        ),
-        OnePlace("sample: largest proxies", total, 8.0 * job.size, 3 * total, _none, 1, fanout),
-        OnePlace(
-            "sample: coarse masses", all_of * 8.0 * job.coarse_cells, 8.0 * job.coarse_cells,
-            16.0 * all_of * job.coarse_cells, _none, 1, "added one after another",
-        ),
-        OnePlace(
-            "sample: drawn rows", job.size * float(CHOSEN.itemsize), PART_ROWS * float(CHOSEN.itemsize),
-            3.0 * job.size * CHOSEN.itemsize, _none, 1, "written in parts",
-        ),
-    ]
-
-
-def others(job: Job) -> list[OnePlace]:
-    """Returns the steps in one place of other configurations: pareto draws, and the pass along anchors whose losses are
-    all equal.
-    """
-    k, d = job.clusters, job.dimension
-    rows = CHOSEN.itemsize * job.processes * float(min(job.size, job.records / job.processes))
-    chain = lambda rates: 4.0 * k * k * d / rates["stream"]  # noqa: E731
-    return [
-        OnePlace("pareto: reservoirs", rows, 84.0 * job.size, 2 * rows, _none, 1, "a fanout"),
-        OnePlace("equal losses: chain", 4.0 * k * d, 0, 20.0 * k * d, chain, 1, "a chain of groups, then inside each"),
-    ]
-
-
-def is_grouped(k: int) -> bool:
-    """Returns whether the search among k points has two levels."""
-    return k >= search.GROUPED_FROM

@@ -1,6 +1,8 @@
 """The fetch: the drawn records are read from the input again and written with what the draw says of them."""
 
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tithe.transforms import ids, vectors
+from tithe.transforms.counters import count, counting
 from tithe.transforms.errors import InputError
 from tithe.transforms.fetch import read_chosen
 from tithe.transforms.locate import Located, grouped, locate, read_wanted
@@ -73,14 +76,24 @@ class FetchPart(ThreadedDoFn):
         super().__init__(threads)
         self._task = task
 
+    def setup(self) -> None:
+        super().setup()
+        # A part's files are read side by side, by threads that all parts share: those of the parts wait for them.
+        self._readers = ThreadPoolExecutor(self._threads)
+
+    def teardown(self) -> None:
+        super().teardown()
+        self._readers.shutdown(wait=False, cancel_futures=True)
+
     def work(self, element: Any, *sides: Any) -> list[dict[str, Any]]:
         number, group = element
         task = self._task
         chosen = vectors.read_array(task.chosen)[np.concatenate([some.rows for some in group])]
         chunks = []
-        for some in group:
-            chunk = read_chosen(some.piece.path, some.piece.name, task.format, some.positions, task.max_record_bytes)
+        for chunk, counts in self._readers.map(self._read, group):
             chunks.append(chunk)
+            for counter, amount in counts.items():
+                count(counter, amount)
         if task.id_field is not None:
             self._check_ids(group, chunks, chosen["hash"])
         suffix = "jsonl" if task.format == "jsonl" else "parquet"
@@ -89,6 +102,12 @@ class FetchPart(ThreadedDoFn):
             f"{task.folder}/{name}", task.format, chunks, sample_columns(chosen, group, task.with_order)
         )
         return [{"number": number, "name": name, "rows": rows, "bytes": size, "sha256": sha256}]
+
+    def _read(self, some: Located) -> tuple[Any, Counter[str]]:
+        task = self._task
+        with counting() as counts:
+            found = read_chosen(some.piece.path, some.piece.name, task.format, some.positions, task.max_record_bytes)
+        return found, counts
 
     def _check_ids(self, group: list[Located], chunks: list[Any], hashes: NDArray[np.uint64]) -> None:
         """Raises where a record read now is not the one that was embedded."""
