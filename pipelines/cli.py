@@ -13,7 +13,6 @@ from typing import Any
 
 from tithe import __version__
 from tithe.transforms.errors import EngineLost, TitheError, UsageError
-from tithe.transforms.files import exists
 
 FAILED, WRONG_USE, WAITING = 1, 2, 3
 
@@ -245,8 +244,8 @@ def _clean(options: argparse.Namespace, _: list[str]) -> int:
     from tithe.beam_options import silence_root_logger
 
     silence_root_logger()
-
     from tithe.paths import check_path
+    from tithe.transforms.files import exists
     from tithe.transforms.vectors import read_json
     from tithe.workspace import Workspace
 

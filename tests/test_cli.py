@@ -57,6 +57,16 @@ def test_wrong_use_is_exit_code_2(arguments: list[str]) -> None:
     assert ended.value.code == 2
 
 
+def test_help_does_not_wait_for_beam() -> None:
+    code = "import sys; from tithe.cli import main; sys.exit(main(sys.argv[1:]))"
+    for arguments in (["--help"], ["select", "--help"], ["config"]):
+        loud = subprocess.run(
+            [sys.executable, "-X", "importtime", "-c", code, *arguments], capture_output=True, text=True
+        )
+        assert loud.returncode == 0
+        assert "tithe.cli" in loud.stderr and "apache_beam" not in loud.stderr, arguments
+
+
 def test_config_prints_an_example_that_is_valid_and_a_schema(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
