@@ -43,6 +43,7 @@ def corpus(bench: Bench) -> Corpus:
 def j1(bench: Bench) -> Section:
     """Wall, processor and memory of a selection, everything counted from reading the input on."""
     _need("superkmeans", "make bench")
+    profiler = _profiler() if bench.flame else None
     data = corpus(bench)
     variants = {
         "tithe": lambda: select(data),
@@ -74,8 +75,8 @@ def j1(bench: Bench) -> Section:
     ]
     digests = {run["sample_digest"] for name in ("tithe", *MODES) for run in runs[name]}
     figures: dict[str, float | str] = {"different samples among all runs of tithe": len(digests)}
-    if bench.flame:
-        figures["flame graph"] = str(_flame(bench, data))
+    if profiler:
+        figures["flame graph"] = _flame(bench, data, profiler)
     return Section(_about(data), runs, ratios, figures)
 
 
@@ -187,13 +188,19 @@ def _export(data: Corpus, number: int) -> Path:
     return target
 
 
-def _flame(bench: Bench, data: Corpus) -> Path:
-    """Runs tithe once under py-spy; returns where the picture is."""
-    profiler = shutil.which("py-spy", path=f"{Path(sys.executable).parent}") or shutil.which("py-spy")
-    if profiler is None:
-        raise SystemExit("--flame needs py-spy: pip install py-spy")
+def _profiler() -> str:
+    """Where py-spy is; ends the command where it is not, before anything has run."""
+    beside = str(Path(sys.executable).parent)
+    found = shutil.which("py-spy", path=beside) or shutil.which("py-spy")
+    if found is None:
+        raise SystemExit("--flame needs py-spy, which is not installed: pip install py-spy")
+    return found
+
+
+def _flame(bench: Bench, data: Corpus, profiler: str) -> str:
+    """Runs tithe once under py-spy; returns the name of the picture."""
     path = bench.results / "flame.svg"
     shutil.rmtree(data.out, ignore_errors=True)
-    record = [profiler, "record", "--silent", "--subprocesses", "--threads", "--output", str(path), "--"]
+    record = [profiler, "record", "--subprocesses", "--threads", "--output", str(path), "--"]
     subprocess.run([*record, *tithe("select", str(write_config(data)), "--quiet")], check=True)
-    return path
+    return path.name
