@@ -156,8 +156,10 @@ def counters(job: Job) -> dict[str, float]:
     part, limit = n / job.splits, min(1, SAMPLE / n)
     slack = 6 * int(part**0.5) + 16
     window = min(part, part * limit + slack) - max(0, part * limit - slack)
-    cells = job.size * (1 + job.skew * n / job.coarse_cells)
-    near = job.size + LESS_THAN_A_DRAW * n / systematic.CELLS_A_DRAW
+    # A record's coarse cell holds a point by its own mass or by those of the others there, and so does its cell.
+    others = job.skew * n / job.coarse_cells
+    cells = job.size * (1 + others)
+    near = job.size + LESS_THAN_A_DRAW * n / systematic.CELLS_A_DRAW * others / (1 + others)
     found = {
         "EmbedSplit.read_bytes": n * ROW.itemsize,
         "SampleRows.read_bytes": n * limit * of_vector + job.splits * ROW.itemsize * window,
