@@ -128,7 +128,8 @@ def explain_failure(error: BaseException, log: Path | None = None) -> TitheError
     # Prism's words, and those of the local runner where they are seen before the one that watches tells of the death.
     if "SDK worker disconnected" in text or "Channel closed prematurely" in text:
         return TitheError(
-            "a worker process ended in the middle of its work (killed?); if memory was short, use fewer of them"
+            "a worker process ended in the middle of its work (killed?); if memory was short, use fewer "
+            "(--direct_num_workers) or larger ones"
         )
     line = next(filter(_IN_STEP.search, lines), lines[0])
     step = _IN_STEP.search(line)

@@ -76,6 +76,7 @@ class Selection:
     def __post_init__(self) -> None:
         self.warnings: list[str] = []
         self.stages: list[Stage] = []
+        self.counters = Counter[str]()
 
     # -- the whole ---------------------------------------------------------------------------------------------------
 
