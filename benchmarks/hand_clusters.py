@@ -8,7 +8,7 @@ from hand_store import Piece, Store
 from numpy.typing import NDArray
 from plain import Floats, Search, uniform
 
-STEPS, LLOYD_STEPS, DECAY = 4, 5, 0.2
+STEPS, LLOYD_STEPS, DECAY = 3, 5, 0.2
 SEEDING, FAR = 100, 200
 """Uses of chance: step i of seeding is SEEDING + i, round i is FAR + i."""
 

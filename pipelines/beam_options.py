@@ -88,9 +88,11 @@ class BeamRun:
     def options(self) -> Any:
         """A new ``PipelineOptions``; also what ``FileSystems.set_options`` needs before object stores are read."""
         silence_root_logger()
-        from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+        from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 
-        options = PipelineOptions([*self.arguments, *self.added])
+        from tithe.quick_options import QuickOptions
+
+        options = QuickOptions([*self.arguments, *self.added])
         options.view_as(StandardOptions).runner = self.runner
         if self.is_local:
             direct = options.view_as(DirectOptions)

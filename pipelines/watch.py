@@ -30,6 +30,8 @@ _START_WORKER = """
 import sys
 sys.path[:] = sys.argv[1:]
 from apache_beam.runners.worker.sdk_worker_main import main
+from tithe.sampling import sample_often
+sample_often()
 main(sys.argv)
 """
 _live: set[subprocess.Popen[bytes]] = set()

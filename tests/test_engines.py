@@ -100,6 +100,6 @@ def test_prism_with_a_pool_of_workers(corpus: Corpus, commands: Path, workers: P
 
 def assert_only_in(environment: Path, told: Path) -> None:
     """The loss was called, and wherever it was, tithe was that of an environment."""
-    places = told.read_text().split()
+    places = told.read_text().splitlines()
     assert places
     assert all(Path(place).is_relative_to(environment) for place in places)

@@ -6,6 +6,7 @@ Nothing that was finished is made again, and the bytes are those of an undisturb
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -174,7 +175,10 @@ def test_a_worker_process_that_is_killed_ends_the_run(corpus: Path, tmp_path: Pa
     out, errors = process.communicate(timeout=120)
     assert process.returncode == 1 and out == ""
     assert "tithe: a worker process " in errors and "(--direct_num_workers)" in errors
-    assert f"tithe: to go on from there: tithe select {tmp_path}/c.yaml --quiet -- {' '.join(beam[1:])}" in errors
+    assert (
+        f"tithe: to go on from there: tithe select {shlex.quote(f'{tmp_path}/c.yaml')} --quiet -- {' '.join(beam[1:])}"
+        in errors
+    )
     assert "Traceback" not in errors
 
 
@@ -200,7 +204,7 @@ def test_ctrl_c_ends_cleanly_and_prints_the_command_that_goes_on(
     assert time.monotonic() - asked < 10  # it does not wait for the model
     assert sleeping.returncode == 1 and out == ""
     assert "tithe: interrupted; the finished stages are kept" in errors
-    assert f"tithe: to go on from there: tithe select {tmp_path}/c.yaml --quiet\n" in errors
+    assert f"tithe: to go on from there: tithe select {shlex.quote(f'{tmp_path}/c.yaml')} --quiet\n" in errors
     assert "Traceback" not in errors
 
 

@@ -13,7 +13,10 @@ from typing import Any
 import apache_beam as beam
 import pytest
 from apache_beam.metrics import Metrics
+from apache_beam.runners.worker import statesampler
+from apache_beam.utils.counters import CounterFactory
 
+from tithe import sampling
 from tithe.beam_options import parse_beam_options
 from tithe.runner import explain_failure, run_pipeline
 from tithe.transforms.errors import InputError, TitheError, UsageError
@@ -256,3 +259,9 @@ def test_an_interpreter_whose_path_holds_a_space(tmp_path: Path) -> None:
     (Path(packages) / "these.pth").write_text("\n".join(path for path in sys.path if os.path.isdir(path)))
     subprocess.run([python, "-c", SCRIPT, "nothing", str(tmp_path), *PROCESSES], check=True, timeout=120)
     assert len(processes(tmp_path)) == 2
+
+
+def test_a_bundle_does_not_wait_long_for_the_sampler_of_states() -> None:
+    sampling.sample_often()
+    sampler = statesampler.StateSampler("prefix", CounterFactory())
+    assert sampler.sampling_period_ms == sampling.PERIOD_MS < statesampler.DEFAULT_SAMPLING_PERIOD_MS

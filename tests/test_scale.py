@@ -53,9 +53,9 @@ def test_what_is_worked_out_are_the_sizes_that_are_known(scale: Any) -> None:
     assert (job.seed_rows, job.batch_rows) == (10_000_000, 10**9)
 
 
-@pytest.mark.parametrize("blocks", [1, 20])
+@pytest.mark.parametrize("blocks", [1, 40])
 def test_bytes_of_the_sums_are_those_of_their_pickle(scale: Any, blocks: int) -> None:
-    """Once a cluster may have had more than 4,096 rows, limbs are sent too."""
+    """Once a cluster may have had more than 8,192 rows, limbs are sent too."""
     k, d, rows = 50, 16, 4096
     x = np.random.default_rng(1).standard_normal((rows * blocks, d)).astype(np.float32)
     job = scale.Job(len(x), d, k, 1, 1, 0, 1, 1.0, blocks, 1, 1, 1, 1.0)

@@ -22,7 +22,7 @@ from tithe.transforms.parallel import ReadPlan, SplitDoFn, once_a_process
 from tithe.transforms.representatives import FindRepresentatives
 from tithe.transforms.space import Reader, read_space
 
-SEED_STEPS = 4
+SEED_STEPS = 3
 """Steps of k-means||, each of which takes k candidates."""
 
 
@@ -215,14 +215,19 @@ class CombineSums(beam.CombineFn):
     def create_accumulator(self) -> rounds.BatchSums | None:
         return None
 
-    def add_input(self, accumulator: rounds.BatchSums | None, element: rounds.BatchSums) -> rounds.BatchSums | None:
-        return self.merge_accumulators([accumulator, element])
+    def add_input(
+        self, accumulator: rounds.BatchSums | None, element: rounds.BatchSums | None
+    ) -> rounds.BatchSums | None:
+        if element is None:
+            return accumulator
+        if accumulator is None:
+            return rounds.densify(element, self._count)
+        return rounds.add(accumulator, element)
 
     def merge_accumulators(self, accumulators: Iterable[rounds.BatchSums | None]) -> rounds.BatchSums | None:
-        total: rounds.BatchSums | None = None
+        total = self.create_accumulator()
         for some in accumulators:
-            if some is not None:
-                total = rounds.densify(some, self._count) if total is None else rounds.add(total, some)
+            total = self.add_input(total, some)
         return total
 
     def extract_output(self, accumulator: rounds.BatchSums | None) -> rounds.BatchSums | None:

@@ -16,7 +16,7 @@ def read_split(
 ) -> Iterator[Batch]:
     """The records of a split, in the order of its pieces, in batches that depend on the input alone.
 
-    A batch belongs to one piece and holds at most `batch_rows` records and about 32 MB; a record of more than
+    A batch belongs to one piece and holds at most `batch_rows` records and about 4 MB; a record of more than
     `max_record_bytes` is a bad one and never held whole (lines) or decoded to Python (Parquet). `columns` are those
     that are asked for, None for all; what a format does not store by column (jsonl) is read whole.
 

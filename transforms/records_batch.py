@@ -17,7 +17,7 @@ from tithe.transforms.errors import InputError
 from tithe.transforms.splits import Piece
 
 HEAD_BYTES = 1000  # of a bad record, kept for its dead letter
-BATCH_BYTES = 32 << 20  # a batch is closed at this size, whatever its number of rows
+BATCH_BYTES = 4 << 20  # a batch is closed at this size, whatever its number of rows: it stays in the processor's cache
 
 NOT_JSON = "not JSON"
 NOT_AN_OBJECT = "not an object"

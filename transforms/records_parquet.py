@@ -68,7 +68,7 @@ def row_group_starts(file: Any) -> list[int]:
 
 
 def group_batches(file: Any, group: int, columns: Sequence[str], batch_rows: int) -> Iterator[Any]:
-    """One row group as pa.RecordBatches of at most batch_rows rows and about 32 MB.
+    """One row group as pa.RecordBatches of at most batch_rows rows and about 4 MB.
 
     Row group by row group, so that where a batch ends does not depend on the range that is read; and not in one piece,
     which is three times slower for vectors in row groups of 65,536.

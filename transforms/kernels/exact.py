@@ -2,7 +2,7 @@
 
 Scalars (cost, totals of proxies and losses) are summed as Python integers on the grid of float64's smallest number, so
 no range is too wide. Vectors are summed on a grid of their own, 2**-40 of what bounds an ordinary row. The sum of
-thousands of ordinary rows stays below 2**53 units, where float64 is exact, so that a sparse product adds them; sums
+thousands of ordinary rows does not pass 2**53 units, where float64 is exact, so that a sparse product adds them; sums
 that may pass that bound are cut in two integer limbs, and so are the few rows beyond the ordinary.
 """
 
@@ -22,8 +22,8 @@ LIMB = 26
 FRACTION = 40
 """Bits of a grid below the bound of an ordinary row."""
 
-ROWS = 2**12
-"""Ordinary rows of one cluster whose sum stays below 2**53 units, whatever they are."""
+ROWS = 2**13
+"""Ordinary rows of one cluster whose sum does not pass 2**53 units, whatever they are."""
 
 BLOCK = 256
 """Rows rounded to the grid at a time: they stay in the processor's cache."""
