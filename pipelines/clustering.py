@@ -16,7 +16,7 @@ from tithe.workspace import list_files
 MIN_BATCH = 10_000
 """Records that a round reads at least, and ten a cluster where that is more: fewer would leave centers without rows."""
 
-SEED_ROWS = 100
+SEED_ROWS = 60
 """Records for each cluster that seeding reads at most; a tenth of the corpus is enough, twenty for each cluster the
 least.
 """

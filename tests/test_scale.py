@@ -50,7 +50,7 @@ def test_what_is_worked_out_are_the_sizes_that_are_known(scale: Any) -> None:
     counted = scale.counters(job)
     assert counted["AssignBatch.side_bytes"] == 8 * 1000 * 100_000 * (4 * 768 + 8)  # eight rounds
     assert counted["AssignBatch.read_bytes"] == pytest.approx(8 * 0.1 * 10**10 * (4 * 768 + 28), rel=0.05)
-    assert (job.seed_rows, job.batch_rows) == (10_000_000, 10**9)
+    assert (job.seed_rows, job.batch_rows) == (6_000_000, 10**9)
 
 
 @pytest.mark.parametrize("blocks", [1, 40])
