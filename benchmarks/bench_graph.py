@@ -10,6 +10,7 @@ from pathlib import Path
 
 import apache_beam as beam
 
+from tithe.beam_options import parse_beam_options
 from tithe.transforms.cluster import ClusterCorpus, ClusterTask
 from tithe.transforms.space import Reader
 
@@ -19,10 +20,10 @@ def main() -> None:
     rounds, repetitions, result = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     reader = Reader("work/vectors", "work/space.npz")
     task = ClusterTask("work/cluster", reader, 1000, rounds, 0.1, 0.1, 1)
-    seconds = []
+    seconds, run = [], parse_beam_options([])
     for _ in range(repetitions):
         start = time.perf_counter()
-        pipeline = beam.Pipeline(runner="FnApiRunner")
+        pipeline = beam.Pipeline(runner="FnApiRunner", options=run.options())
         pipeline | ClusterCorpus("work/plan.jsonl", task, None, 2)
         pipeline.to_runner_api()
         seconds.append(round(time.perf_counter() - start, 3))

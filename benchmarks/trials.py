@@ -1,0 +1,158 @@
+"""Measures what was tried and decided by its cost: ways to keep, read and compare vectors, and how much seeding reads.
+
+    python benchmarks/trials.py [--rows N] [--folder FOLDER] [--results FOLDER]
+
+Each trial stands beside what is done in its place, in alternation in one process with one thread; 1.00 is what is done.
+The seeding is that of `tithe select`, with its constants replaced, on --rows (250,000) vectors of 64 numbers and 1,000
+clusters (fewer for few rows); what is compared there is the cost of the means after 8 rounds, over three seeds.
+
+Prints a table and writes it to trials.md in benchmarks/results. Some three minutes.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from bench_data import mixture, write_mixture
+from measure import machine
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from tithe import cli, clustering
+from tithe.transforms import cluster, vectors
+from tithe.transforms.kernels import nearest
+
+REPETITIONS = 7
+SEEDINGS = ((3, 60), (4, 100), (3, 100), (3, 30), (2, 60))
+"""Steps, and records a cluster; the first are those of tithe."""
+
+Floats = NDArray[np.float32]
+
+
+def ratio(trial: Callable[[], object], done: Callable[[], object]) -> str:
+    """The time of a trial beside that of what is done: the median of the ratios, the least and the largest."""
+    ratios = []
+    for _ in range(REPETITIONS):
+        taken = []
+        for work in (trial, done):
+            start = time.perf_counter()
+            work()
+            taken.append(time.perf_counter() - start)
+        ratios.append(taken[0] / taken[1])
+    return f"{np.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def distances(x: Floats) -> str:
+    """A search in which the distances that are kept come from differences in float32, beside float64."""
+    points = nearest.prepare(x[:1000].copy())
+    centers = x[:1000].copy()
+
+    def narrow(rows: Floats, _: nearest.HasExact, index: NDArray[np.integer]) -> NDArray[np.float64]:
+        out = np.empty(index.shape)
+        for j in range(index.shape[1]):
+            difference = rows - np.take(centers, index[:, j], axis=0)
+            out[:, j] = np.einsum("ij,ij->i", difference, difference)
+        return out
+
+    def trial() -> None:
+        with mock.patch.object(nearest, "squared_distances", narrow):
+            nearest.nearest(x, points)
+
+    return ratio(trial, lambda: nearest.nearest(x, points))
+
+
+def float16(x: Floats, folder: Path) -> str:
+    """Vectors that lie on disk as float16 and are widened when they are read, beside float32."""
+    half, single = f"{folder}/half.npy", f"{folder}/single.npy"
+    vectors.write_array(half, x.astype(np.float16))
+    vectors.write_array(single, x)
+    return ratio(lambda: vectors.read_array(half).astype(np.float32), lambda: vectors.read_array(single))
+
+
+def batches(path: Path, megabytes: int, mapped: bool = False) -> str:
+    """The vectors of a Parquet file read in batches of another size, or from mapped memory, beside batches of 4 MB."""
+    width = 4 * pq.ParquetFile(path).schema_arrow.field("vector").type.list_size
+
+    def read(size: int, source: pa.NativeFile) -> None:
+        for batch in pq.ParquetFile(source).iter_batches((size << 20) // width, columns=["vector"], use_threads=False):
+            batch.column(0).flatten().to_numpy()
+
+    opened = pa.memory_map if mapped else pa.OSFile
+    return ratio(lambda: read(megabytes, opened(str(path))), lambda: read(4, pa.OSFile(str(path))))
+
+
+def seeding(data: Path, folder: Path, clusters: int) -> dict[str, str]:
+    """The cost of the means with more and fewer steps of seeding, and more and fewer records, beside tithe's."""
+    config = {
+        "input": {"files": f"{data}/*.parquet", "id": "id"},
+        "embed": {"kind": "column", "column": "vector"},
+        "cluster": {"count": clusters, "rounds": 8},
+        "loss": {"kind": "constant"},
+        "sample": {"size": 100},
+        "output": {"path": f"{folder}/out"},
+    }
+    path = folder / "config.yaml"
+    path.write_text(json.dumps(config))
+    costs: dict[tuple[int, int], list[float]] = {}
+    for seed in ("1", "2", "3"):
+        for steps, rows in SEEDINGS:
+            with mock.patch.object(cluster, "SEED_STEPS", steps), mock.patch.object(clustering, "SEED_ROWS", rows):
+                code = cli.main(["select", str(path), "--quiet", "--redo", "cluster", "--set", f"cluster.seed={seed}"])
+            assert code == 0, "the selection failed"
+            found = json.loads((folder / "out/manifest.json").read_text())["cluster"]["cost_of_means"]
+            costs.setdefault((steps, rows), []).append(found["cost"] / found["records"])
+    base = np.array(costs[SEEDINGS[0]])
+    return {
+        f"seeding in {steps} steps from {rows} records a cluster: cost of the means": (
+            f"{np.mean(costs[steps, rows] / base):.3f} "
+            f"({min(costs[steps, rows] / base):.3f} to {max(costs[steps, rows] / base):.3f})"
+        )
+        for steps, rows in SEEDINGS[1:]
+    }
+
+
+def main() -> None:
+    """Reads the command line, measures, prints and writes."""
+    parser = argparse.ArgumentParser(description="Measures what was tried and decided by its cost.")
+    parser.add_argument("--rows", type=int, default=250_000)
+    parser.add_argument("--folder", type=Path, default=Path(".cache/trials"))
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    options = parser.parse_args()
+    folder, rows = options.folder.resolve(), options.rows
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    options.results.mkdir(parents=True, exist_ok=True)
+    write_mixture(folder / "wide.parquet", 0, min(rows, 65_536), 384)
+    write_mixture(folder / "data/0.parquet", 0, rows, 64)
+    x = mixture(384, 0)(min(rows, 16_384))
+    threadpool_limits(1)
+    found = {
+        "distances from differences in float32: time of a search": distances(x),
+        "vectors on disk as float16: time to read them from the system's cache": float16(x, folder),
+        "Parquet in batches of 32 MB: time to read": batches(folder / "wide.parquet", 32),
+        "Parquet in batches of 1 MB: time to read": batches(folder / "wide.parquet", 1),
+        "Parquet in batches of 4 MB from mapped memory: time to read": batches(folder / "wide.parquet", 4, mapped=True),
+        **seeding(folder / "data", folder, min(1000, rows // 200)),
+    }
+    lines = [
+        "# Trials",
+        "",
+        f"`python benchmarks/trials.py`, {time.strftime('%Y-%m-%d')}, {machine()}. 1.00 is what is done in its place;",
+        "in brackets the least and the largest.",
+        "",
+        "| trial | beside what is done |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in found.items()),
+    ]
+    page = "\n".join(lines) + "\n"
+    print(page)
+    (options.results / "trials.md").write_text(page)
+
+
+if __name__ == "__main__":
+    main()
