@@ -40,9 +40,9 @@ def main() -> None:
 
 
 def multiplied_rows(job: Job) -> int:
-    """How many rows meet all clusters: 3 steps of seeding and 5 reductions of their candidates, rounds and the rounding
-    of the means, the full pass."""
-    return 3 * job.seed_rows + 5 * 3 * job.clusters + (job.rounds + 1) * job.batch_rows + job.rows
+    """How many rows meet all clusters: 3 steps of seeding and 5 reductions of their candidates, rounds, the full
+    pass."""
+    return 3 * job.seed_rows + 5 * 3 * job.clusters + job.rounds * job.batch_rows + job.rows
 
 
 if __name__ == "__main__":

@@ -82,8 +82,10 @@ def _reduce(points: Floats, weights: Doubles, k: int) -> Floats:
 # -- rounds -----------------------------------------------------------------------------------------------------------
 
 
-def run_rounds(store: Store, centers: Floats, rounds: int, rows: int) -> Floats:
-    """Returns the centers after all rounds of mini-batch k-means, each on about so many rows."""
+def run_rounds(store: Store, centers: Floats, rounds: int, rows: int) -> tuple[Floats, list[list[NDArray[np.int64]]]]:
+    """Returns the centers after all rounds of mini-batch k-means, each on about so many rows; and the centers nearest
+    to the rows of the last batch, by piece and chunk.
+    """
     k, weights = len(centers), np.zeros(len(centers))
     # A component is below 2^exponent; sums are integers in units of 2^-40 of that.
     exponent = int(np.frexp(max(piece.largest for piece in store.pieces))[1]) + 1
@@ -91,7 +93,9 @@ def run_rounds(store: Store, centers: Floats, rounds: int, rows: int) -> Floats:
         low, width = store.batch(number, rows)
         work = partial(_sum_piece, search=Search(centers), low=low, width=width, use=FAR + number, exponent=exponent)
         totals, counts, far = np.zeros(centers.shape, np.int64), np.zeros(k, np.int64), list[tuple[float, Floats]]()
-        for sums, some, candidates in store.pool.map(work, store.pieces):
+        assigned = []
+        for sums, some, candidates, nearest in store.pool.map(work, store.pieces):
+            assigned.append(nearest)
             totals += sums
             counts += some
             far = sorted(far + candidates, key=lambda pair: pair[0])[: _far_count(k)]
@@ -102,7 +106,7 @@ def run_rounds(store: Store, centers: Floats, rounds: int, rows: int) -> Floats:
         starved = np.flatnonzero((counts == 0) & (weights < 1))
         for center, (_, vector) in zip(starved, far, strict=False):
             centers[center], weights[center] = vector, 1
-    return centers
+    return centers, assigned
 
 
 def _far_count(k: int) -> int:
@@ -111,14 +115,18 @@ def _far_count(k: int) -> int:
 
 def _sum_piece(
     piece: Piece, search: Search, low: int, width: int, use: int, exponent: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], list[tuple[float, Floats]]]:
-    """The exact sums and counts of a piece's rows of a batch, and far rows with their keys."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64], list[tuple[float, Floats]], list[NDArray[np.int64]]]:
+    """The exact sums and counts of a piece's rows of a batch, far rows with their keys, and the center nearest to each
+    row.
+    """
     k = len(search.centers)
     totals, counts = np.zeros(search.centers.shape, np.int64), np.zeros(k, np.int64)
     far: list[tuple[float, Floats]] = []
+    nearest = []
     for start, stop in piece.ranges(low, width):
         for at, x in piece.chunks(start, stop):
             index, best = search.assign(x)
+            nearest.append(index)
             members = scipy.sparse.csr_matrix((np.ones(len(x)), index, np.arange(len(x) + 1)), shape=(len(x), k)).T
             units = np.asarray(members @ _on_grid(x, exponent))
             units *= 2.0 ** (40 - exponent)
@@ -128,7 +136,7 @@ def _sum_piece(
             keys = -np.log(uniform(piece.hashes[at : at + len(x)], use)) / squared
             few = np.argpartition(keys, min(_far_count(k), len(x) - 1))[: _far_count(k)]
             far += [(float(keys[row]), x[row].copy()) for row in few]
-    return totals, counts, far
+    return totals, counts, far, nearest
 
 
 def _on_grid(x: Floats, exponent: int) -> Doubles:
@@ -145,19 +153,22 @@ def _on_grid(x: Floats, exponent: int) -> Doubles:
 # -- rounding ---------------------------------------------------------------------------------------------------------
 
 
-def round_centers(store: Store, centers: Floats, rounds: int, rows: int) -> Floats:
-    """Returns the records that stand for the means: of each cluster the nearest row of the last batch; for a cluster
-    without one, the nearest of all rows that stands for none."""
+def round_centers(
+    store: Store, centers: Floats, assigned: list[list[NDArray[np.int64]]], rounds: int, rows: int
+) -> Floats:
+    """Returns the records that stand for the means: of each cluster the nearest row that the last batch put in it; for
+    a cluster without one, the nearest of all rows that stands for none.
+    """
     k = len(centers)
     low, width = store.batch(rounds - 1, rows)
     search = Search(centers)
 
     def nearest_rows(number: int) -> list[tuple[NDArray[np.int64], Floats, NDArray[np.int64], Floats]]:
         """(clusters, squared distances, rows, vectors) of a chunk: for each cluster that it has, its nearest row."""
-        out = []
+        out, indices = [], iter(assigned[number])
         for start, stop in store.pieces[number].ranges(low, width):
             for at, x in store.pieces[number].chunks(start, stop):
-                index, _ = search.assign(x)
+                index = next(indices)
                 squared = search.squared(x, index)
                 order = np.lexsort((squared, index))
                 clusters, first = np.unique(index[order], return_index=True)

@@ -169,7 +169,7 @@ def counters(job: Job) -> dict[str, float]:
         "AssignBatch.read_bytes": job.rounds * batch,
         "AssignBatch.sent_bytes": job.rounds * processes * job.sums_bytes,
         "AssignBatch.side_bytes": job.rounds * processes * centers,
-        "FindNear.read_bytes": batch + job.late * whole,
+        "FindNear.read_bytes": batch + 4 * job.batch_rows + job.late * whole,
         "FindNear.sent_bytes": processes * job.near_kept,
         "FindNear.side_bytes": processes * centers,
         "ScoreSplit.read_bytes": whole,

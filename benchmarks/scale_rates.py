@@ -90,11 +90,11 @@ def measure_rates(k: int, d: int, q: int, folder: Path) -> Rates:
 
 def _round(rows: NDArray[np.float32], prepared: search.Prepared) -> float:
     hashes = np.random.default_rng(1).integers(0, 2**63, len(rows)).astype(np.uint64)
-    block = rounds.batch_sums(rows, hashes, prepared, 3, 1, 1)
+    block, _ = rounds.batch_sums(rows, hashes, prepared, 3, 1, 1)
     total = rounds.densify(block, len(prepared.exact))
 
     def work() -> None:
-        rounds.add(total, rounds.batch_sums(rows, hashes, prepared, 3, 1, 1))
+        rounds.add(total, rounds.batch_sums(rows, hashes, prepared, 3, 1, 1)[0])
 
     return seconds(work) / len(rows)
 

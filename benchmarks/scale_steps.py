@@ -147,7 +147,7 @@ def together(job: Job, counted: dict[str, float], rates: Rates, workers: Workers
         reading = (moved + beside) / (workers.count * workers.store) + moved / rates.read / all_cores
         return reading + cpu / all_cores + waiting + prepared * rates.prepare
 
-    seeds, batch = SEED_STEPS * job.seed_rows * rates.search, job.batch_rows * (job.rounds * rates.round + rates.search)
+    seeds, batch = SEED_STEPS * job.seed_rows * rates.search, job.batch_rows * job.rounds * rates.round
     passes = 4 + (job.neighbors > 1)
     return {
         "embed": of("embed", moved=job.input_bytes + n * job.vector_bytes, visits=2),

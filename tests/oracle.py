@@ -125,10 +125,15 @@ def run_round(
     return points, after
 
 
-def represent(x: Vectors, hashes: U64, centers: Vectors, settings: Settings) -> tuple[list[int], list[int]]:
-    """The representatives in the order of their hashes, and the clusters that have no row in the last batch."""
+def represent(
+    x: Vectors, hashes: U64, centers: Vectors, before: Vectors, settings: Settings
+) -> tuple[list[int], list[int]]:
+    """The representatives in the order of their hashes, and the clusters that have no row in the last batch.
+
+    `before` are the centers of the round before the last: they say in which cluster a row is.
+    """
     rows = batch_rows(hashes, settings, settings.rounds)
-    found = [assign(x[i], centers) for i in rows]
+    found = [(c, assign(x[i], centers[c : c + 1])[1]) for i in rows for c in [assign(x[i], before)[0]]]
     chosen: list[int] = []
 
     def is_taken(i: int) -> bool:
@@ -161,10 +166,12 @@ def represent(x: Vectors, hashes: U64, centers: Vectors, settings: Settings) -> 
 def cluster(vectors: Vectors, hashes: U64, seeds: Vectors, settings: Settings) -> Clustering:
     """Rounds from the first centers on, representatives, and the nearest representative of every row."""
     x = center(vectors, hashes)
-    centers, weights = seeds, [0.0] * len(seeds)
+    before = centers = seeds
+    weights = [0.0] * len(seeds)
     for number in range(1, settings.rounds + 1):
+        before = centers
         centers, weights = run_round(x, hashes, centers, weights, settings, number)
-    representatives, missing = represent(x, hashes, centers, settings)
+    representatives, missing = represent(x, hashes, centers, before, settings)
     found = [assign(row, x[representatives]) for row in x]
     return Clustering(
         centers, representatives, np.array([c for c, _ in found]), np.array([d for _, d in found]), missing

@@ -63,7 +63,7 @@ def batches() -> list[Any]:
     centers = nearest.prepare(rng(0).standard_normal((5, 3)).astype(np.float32))
     x = [rng(i + 1).standard_normal((1 + 7 * i, 3)).astype(np.float32) for i in range(N)]
     x[3][0, 0] = 1e5  # beyond the grid's bound of an ordinary row
-    return [rounds.batch_sums(some, ids(len(some), 100 * i), centers, 2, 1, 1) for i, some in enumerate(x)]
+    return [rounds.batch_sums(some, ids(len(some), 100 * i), centers, 2, 1, 1)[0] for i, some in enumerate(x)]
 
 
 def read_batch(output: rounds.BatchSums | None) -> Any:

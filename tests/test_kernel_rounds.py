@@ -25,7 +25,7 @@ def centers_of(points: list[list[float]], weights: list[float]) -> Centers:
 
 def batch_of(x: Vectors, centers: Centers, seed: int = 1, number: int = 1) -> BatchSums:
     """The dense sums of a batch."""
-    some = rounds.batch_sums(x, ids(len(x)), nearest.prepare(centers.points), EXPONENT, seed, number)
+    some, _ = rounds.batch_sums(x, ids(len(x)), nearest.prepare(centers.points), EXPONENT, seed, number)
     return rounds.densify(some, len(centers.points))
 
 
@@ -119,7 +119,7 @@ def test_batches_add_up_in_any_division_and_order() -> None:
     hashes = ids(400)
 
     def sums(rows: NDArray[np.intp]) -> BatchSums:
-        return rounds.batch_sums(x[rows], hashes[rows], points, EXPONENT, 3, 1)
+        return rounds.batch_sums(x[rows], hashes[rows], points, EXPONENT, 3, 1)[0]
 
     whole = rounds.densify(sums(np.arange(400)), 4)
     for parts in (2, 7, 100):

@@ -19,7 +19,7 @@ from tithe.transforms.centers import Reference, prepared, read_centers, write_ce
 from tithe.transforms.kernels import exact, hashing, rounds, search, seeding
 from tithe.transforms.kernels.bottom import bottom
 from tithe.transforms.parallel import ReadPlan, SplitDoFn, once_a_process
-from tithe.transforms.representatives import FindRepresentatives
+from tithe.transforms.representatives import FindRepresentatives, assignment_path
 from tithe.transforms.space import Reader, read_space
 
 SEED_STEPS = 3
@@ -183,7 +183,9 @@ def write_seeds(weights: NDArray[np.int64] | None, counts: list[int], task: Clus
 
 
 class AssignBatch(SplitDoFn):
-    """A split, and the centers of the round before -> what its rows of the batch add."""
+    """A split, and the centers of the round before -> what its rows of the batch add. The last round keeps which center
+    each row was nearest to.
+    """
 
     def __init__(self, task: ClusterTask, number: int, threads: int) -> None:
         super().__init__(threads, CombineSums(task.count))
@@ -195,11 +197,15 @@ class AssignBatch(SplitDoFn):
             return []
         task, points = self._task, prepared(reference.path)
         exponent = read_space(task.reader.space_path).exponent
-        blocks = task.reader.range_blocks(element[1].key, task.batch_ranges(self._number))
-        return [
-            rounds.batch_sums(block, rows["hash"], points, exponent, task.seed, self._number)
-            for _, rows, block in blocks
-        ]
+        key = element[1].key
+        found, assigned = [], [np.empty(0, np.int32)]
+        for _, rows, block in task.reader.range_blocks(key, task.batch_ranges(self._number)):
+            sums, nearest = rounds.batch_sums(block, rows["hash"], points, exponent, task.seed, self._number)
+            found.append(sums)
+            assigned.append(nearest)
+        if self._number == task.rounds:
+            vectors.write_array(assignment_path(task.folder, key), np.concatenate(assigned))
+        return found
 
 
 class CombineSums(beam.CombineFn):

@@ -1,4 +1,8 @@
-"""The representatives: the last means rounded to rows of the corpus, found in one range of hashes."""
+"""The representatives: the last means rounded to rows of the corpus, found in the last round's range of hashes.
+
+A row of the range belongs to the cluster that the last round put it in, so that no row is compared with all means
+again; how far it is from the new mean of that cluster decides.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +15,8 @@ from numpy.typing import NDArray
 
 from tithe.transforms import vectors
 from tithe.transforms.centers import Reference, prepared, read_centers, write_centers
-from tithe.transforms.kernels import exact, rounding, rounds, search
+from tithe.transforms.files import exists
+from tithe.transforms.kernels import exact, nearest, rounding, rounds, search
 from tithe.transforms.parallel import SplitDoFn
 from tithe.transforms.space import Reader
 
@@ -31,19 +36,35 @@ class Near:
     count: int
 
 
+def assignment_path(folder: str, key: str) -> str:
+    """Returns the path of the centers that the last round found nearest to a split's rows of its batch, in their order,
+    int32. There is none where the rounds had converged before: then the last centers are those of any round since.
+    """
+    return f"{folder}/tmp/assignment/{key}.npy"
+
+
 class FindNear(SplitDoFn):
     """A split, and a reference to centers -> its rows in the ranges near each center.
 
     Args of the constructor:
+        folder: of the cluster stage.
         numbered: a reference's centers are some of the clusters only, those that found no row before: beside the
-            checkpoint lie their numbers. Then nothing is added to the cost.
+            checkpoint lie their numbers. Then nothing is added to the cost, and all rows are compared with them.
     """
 
     def __init__(
-        self, reader: Reader, ranges: list[tuple[int, int]], seed: int, count: int, threads: int, numbered: bool = False
+        self,
+        reader: Reader,
+        folder: str,
+        ranges: list[tuple[int, int]],
+        seed: int,
+        count: int,
+        threads: int,
+        numbered: bool = False,
     ) -> None:
         super().__init__(threads, CombineNear(count))
-        self._reader, self._ranges, self._seed, self._numbered = reader, ranges, seed, numbered
+        self._reader, self._folder, self._ranges = reader, folder, ranges
+        self._seed, self._numbered = seed, numbered
 
     def work(self, element: Any, *sides: Any) -> list[Near]:
         number, split = element
@@ -55,9 +76,16 @@ class FindNear(SplitDoFn):
         kept = np.empty(0, rounding.near_dtype(points.exact.shape[1]))
         far, cost, count = [kept], 0, 0
         limit = np.full(len(clusters), np.inf)  # beyond it, a row is not among the nearest of a center
+        path, at = assignment_path(self._folder, split.key), 0
+        assigned = None if self._numbered or not exists(path) else vectors.read_array(path)
         for _, rows, block in self._reader.range_blocks(split.key, self._ranges):
-            index, squared = search.search(block, points)
-            center, key = index[:, 0], squared[:, 0]
+            if assigned is None:
+                index, squared = search.search(block, points)
+                center, key = index[:, 0], squared[:, 0]
+            else:
+                center = assigned[at : at + len(rows)]
+                key = nearest.squared_distances(block, points, center[:, None])[:, 0]
+                at += len(rows)
             close = np.flatnonzero(key <= limit[center])
             near = rounding.candidates(rows[close], block[close], number, center[close], key[close])
             kept = rounding.nearest_members(np.concatenate([kept, near]), 0)
@@ -140,7 +168,7 @@ class FindRepresentatives(beam.PTransform):
         self._seed, self._count, self._threads = seed, count, threads
 
     def _find(self, ranges: list[tuple[int, int]], numbered: bool) -> FindNear:
-        return FindNear(self._reader, ranges, self._seed, self._count, self._threads, numbered)
+        return FindNear(self._reader, self._folder, ranges, self._seed, self._count, self._threads, numbered)
 
     def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
         splits, reference = inputs

@@ -79,11 +79,14 @@ def far_rows(
 
 def batch_sums(
     x: NDArray[np.float32], hashes: NDArray[np.uint64], points: search.Prepared, exponent: int, seed: int, number: int
-) -> BatchSums:
-    """Returns what the rows x, float32, (n, d), with id hashes uint64, (n,), add to round `number`."""
+) -> tuple[BatchSums, NDArray[np.int32]]:
+    """Returns what the rows x, float32, (n, d), with id hashes uint64, (n,), add to round `number`, and the nearest
+    point of each, int32, (n,).
+    """
     index, squared = search.search(x, points)
     far = far_rows(x, hashes, squared[:, 0], seed, f"far/{number}", far_count(len(points.exact)))
-    return BatchSums(exact.vector_sums(x, index[:, 0], exponent), exact.exact_sum(squared[:, 0]), far)
+    nearest = index[:, 0]
+    return BatchSums(exact.vector_sums(x, nearest, exponent), exact.exact_sum(squared[:, 0]), far), nearest
 
 
 def densify(some: BatchSums, k: int) -> BatchSums:
