@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tithe.transforms.kernels import rounds
+from tithe.transforms.kernels import hashing, rounds, seeding
 from tithe.transforms.kernels.seeding import plus_plus, reduce_candidates
 
 Vectors = NDArray[np.float32]
@@ -29,7 +29,8 @@ def test_no_candidate_is_chosen_twice(m: int, seed: int, data: st.DataObject) ->
     assert not count or (chosen.min() >= 0 and chosen.max() < len(points))
 
 
-def test_the_first_is_chosen_by_weight_and_the_second_by_mass() -> None:
+def test_the_first_is_chosen_by_weight_and_the_second_by_mass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seeding, "TRIALS", 1)
     # On a line, 0, 1, 3 and 7, weights 1, 2, 3, 4: after 3 the masses are 9, 8, 0 and 64 of 81.
     points, weights = np.array([[0], [1], [3], [7]], np.float32), np.array([1.0, 2.0, 3.0, 4.0])
     chosen = np.array([plus_plus(points, weights, 2, seed) for seed in range(4000)])
@@ -38,6 +39,21 @@ def test_the_first_is_chosen_by_weight_and_the_second_by_mass() -> None:
     after = chosen[chosen[:, 0] == 2, 1]
     second = np.bincount(after, minlength=4) / len(after)
     np.testing.assert_allclose(second, [9 / 81, 8 / 81, 0, 64 / 81], atol=3.5 * np.sqrt(0.25 / len(after)))
+
+
+def test_of_those_drawn_the_one_that_leaves_the_least_cost_is_chosen() -> None:
+    points, weights = candidates(60), np.random.default_rng(3).uniform(0, 5, 60)
+    squared = ((points[:, None].astype(float) - points) ** 2).sum(2)
+    for seed in range(20):
+        chosen = plus_plus(points, weights, 8, seed)
+        uniforms = hashing.uniform(hashing.role_hash(np.arange(8 * seeding.TRIALS, dtype=np.uint64), seed, "k-means++"))
+        mass, left = weights, np.full(60, np.inf)
+        for i, some in enumerate(uniforms.reshape(8, seeding.TRIALS)):
+            drawn = np.searchsorted(np.cumsum(mass), some * mass.sum(), side="right")
+            costs = [float(weights @ np.minimum(left, squared[row])) for row in drawn]
+            assert chosen[i] == drawn[int(np.argmin(costs))]
+            left = np.minimum(left, squared[chosen[i]])
+            mass = weights * left
 
 
 def test_weights_decide_where_the_centers_are() -> None:
