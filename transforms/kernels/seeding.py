@@ -63,7 +63,8 @@ def plus_plus(points: NDArray[np.float32], weights: NDArray[np.float64], count: 
 
     def apart(rows: slice, some: NDArray[np.int64]) -> NDArray[np.float32]:
         # Only chances and choices depend on these distances, so the cheap form will do.
-        return np.maximum(norms[rows, None] + (norms[some] - 2 * (points[rows] @ points[some].T)), 0)
+        squared: NDArray[np.float32] = norms[rows, None] + (norms[some] - 2 * (points[rows] @ points[some].T))
+        return np.maximum(squared, 0, out=squared)
 
     while at < count:
         cumulated = np.cumsum(mass)
