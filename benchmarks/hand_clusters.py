@@ -82,7 +82,7 @@ def _reduce(points: Floats, weights: Doubles, k: int) -> Floats:
 # -- rounds -----------------------------------------------------------------------------------------------------------
 
 
-def run_rounds(store: Store, centers: Floats, rounds: int, rows: int) -> tuple[Floats, list[list[NDArray[np.int64]]]]:
+def run_rounds(store: Store, centers: Floats, rounds: int, rows: int) -> tuple[Floats, list[list[NDArray[np.int32]]]]:
     """Returns the centers after all rounds of mini-batch k-means, each on about so many rows; and the centers nearest
     to the rows of the last batch, by piece and chunk.
     """
@@ -115,7 +115,7 @@ def _far_count(k: int) -> int:
 
 def _sum_piece(
     piece: Piece, search: Search, low: int, width: int, use: int, exponent: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], list[tuple[float, Floats]], list[NDArray[np.int64]]]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64], list[tuple[float, Floats]], list[NDArray[np.int32]]]:
     """The exact sums and counts of a piece's rows of a batch, far rows with their keys, and the center nearest to each
     row.
     """
@@ -154,7 +154,7 @@ def _on_grid(x: Floats, exponent: int) -> Doubles:
 
 
 def round_centers(
-    store: Store, centers: Floats, assigned: list[list[NDArray[np.int64]]], rounds: int, rows: int
+    store: Store, centers: Floats, assigned: list[list[NDArray[np.int32]]], rounds: int, rows: int
 ) -> Floats:
     """Returns the records that stand for the means: of each cluster the nearest row that the last batch put in it; for
     a cluster without one, the nearest of all rows that stands for none.
