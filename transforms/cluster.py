@@ -12,6 +12,7 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.pvalue import AsSingleton
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from tithe.transforms import vectors
 from tithe.transforms.centering import hash_width
@@ -171,6 +172,8 @@ def write_candidates(far: NDArray[np.void] | None, counts: list[int], task: Clus
 
 def write_seeds(weights: NDArray[np.int64] | None, counts: list[int], task: ClusterTask) -> str:
     """Reduces the candidates to centers and writes them as checkpoint 0; returns its path."""
+    # For good, as in every ThreadedDoFn: the products below must not depend on the cores of the worker that this is.
+    threadpool_limits(1)
     chosen = [vectors.read_array(_candidates_path(task.folder, step)) for step, count in enumerate(counts) if count]
     if chosen and weights is not None:
         points = seeding.reduce_candidates(np.concatenate(chosen), weights.astype(np.float64), task.count, task.seed)
