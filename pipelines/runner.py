@@ -248,8 +248,11 @@ def _log_to(path: Path | None, run: BeamRun) -> Iterator[None]:
             with contextlib.nullcontext() if run.is_local else contextlib.redirect_stderr(file):
                 yield
         finally:
-            root.handlers[:], threading.excepthook = before[0], before[2]
+            root.handlers[:] = before[0]
             root.setLevel(before[1])
+            # Threads that serve an engine which has died may die of it a moment later.
+            if run.is_local:
+                threading.excepthook = before[2]
             handler.setStream(io.StringIO())  # some threads log a moment longer
 
 

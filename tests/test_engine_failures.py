@@ -66,6 +66,7 @@ def interrupted(corpus: Corpus, name: str, options: list[str], kill: Kill) -> li
         process.kill()
         corpus.hold.unlink()
     assert (process.returncode, printed) == (1, "")
+    assert len(told.splitlines()) == 2, told
     error, remedy = told.splitlines()
     assert remedy.startswith("tithe: to go on from there: tithe select ")
     return [error, remedy]
