@@ -13,9 +13,7 @@ from pathlib import Path
 from bench_data import mixture
 
 from tithe.transforms.kernels import nearest
-
-CHUNK = 4096
-"""Rows that a pass over vectors/ hands to the kernel at a time."""
+from tithe.transforms.vectors import CHUNK
 
 CASES = {"one of 1,000": (1, 1000), "five of 1,200": (5, 1200)}
 

@@ -11,6 +11,7 @@ Prints a table and writes it to trials.md in benchmarks/results. Some three minu
 
 import argparse
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,10 +28,11 @@ from threadpoolctl import threadpool_limits
 from tithe import cli, clustering
 from tithe.transforms import cluster, vectors
 from tithe.transforms.kernels import nearest
+from tithe.transforms.kernels import seeding as kernel
 
 REPETITIONS = 7
-SEEDINGS = ((3, 60), (4, 100), (3, 100), (3, 30), (2, 60))
-"""Steps, and records a cluster; the first are those of tithe."""
+SEEDINGS = ((3, 60, 4), (4, 100, 4), (3, 100, 4), (3, 30, 4), (2, 60, 4), (3, 60, 1), (3, 60, 8))
+"""Steps, records a cluster, and draws for a center of k-means++; the first are those of tithe."""
 
 Floats = NDArray[np.float32]
 
@@ -53,7 +55,7 @@ def distances(x: Floats) -> str:
     points = nearest.prepare(x[:1000].copy())
     centers = x[:1000].copy()
 
-    def narrow(rows: Floats, _: nearest.HasExact, index: NDArray[np.integer]) -> NDArray[np.float64]:
+    def narrow(rows: Floats, _: NDArray[np.float64], index: NDArray[np.integer]) -> NDArray[np.float64]:
         out = np.empty(index.shape)
         for j in range(index.shape[1]):
             difference = rows - np.take(centers, index[:, j], axis=0)
@@ -88,7 +90,7 @@ def batches(path: Path, megabytes: int, mapped: bool = False) -> str:
 
 
 def seeding(data: Path, folder: Path, clusters: int) -> dict[str, str]:
-    """The cost of the means with more and fewer steps of seeding, and more and fewer records, beside tithe's."""
+    """The cost of the means with more and fewer steps of seeding, records and draws, beside tithe's."""
     config = {
         "input": {"files": f"{data}/*.parquet", "id": "id"},
         "embed": {"kind": "column", "column": "vector"},
@@ -99,21 +101,30 @@ def seeding(data: Path, folder: Path, clusters: int) -> dict[str, str]:
     }
     path = folder / "config.yaml"
     path.write_text(json.dumps(config))
-    costs: dict[tuple[int, int], list[float]] = {}
+    costs: dict[tuple[int, int, int], list[float]] = {}
     for seed in ("1", "2", "3"):
-        for steps, rows in SEEDINGS:
-            with mock.patch.object(cluster, "SEED_STEPS", steps), mock.patch.object(clustering, "SEED_ROWS", rows):
-                code = cli.main(["select", str(path), "--quiet", "--redo", "cluster", "--set", f"cluster.seed={seed}"])
+        for steps, rows, draws in SEEDINGS:
+            with (
+                mock.patch.object(cluster, "SEED_STEPS", steps),
+                mock.patch.object(clustering, "SEED_ROWS", rows),
+                mock.patch.object(kernel, "TRIALS", draws),
+            ):
+                # A folder for each: what a process has read of centers it keeps by their path.
+                out = folder / f"out-{seed}-{steps}-{rows}-{draws}"
+                shutil.rmtree(out, ignore_errors=True)
+                given = ("--set", f"cluster.seed={seed}", "--set", f"output.path={out}")
+                code = cli.main(["select", str(path), "--quiet", *given])
             assert code == 0, "the selection failed"
-            found = json.loads((folder / "out/manifest.json").read_text())["cluster"]["cost_of_means"]
-            costs.setdefault((steps, rows), []).append(found["cost"] / found["records"])
-    base = np.array(costs[SEEDINGS[0]])
+            found = json.loads((out / "manifest.json").read_text())["cluster"]["cost_of_means"]
+            shutil.rmtree(out)
+            costs.setdefault((steps, rows, draws), []).append(found["cost"] / found["records"])
+    ratios = {seeding: np.divide(cost, costs[SEEDINGS[0]]) for seeding, cost in costs.items()}
     return {
-        f"seeding in {steps} steps from {rows} records a cluster: cost of the means": (
-            f"{np.mean(costs[steps, rows] / base):.3f} "
-            f"({min(costs[steps, rows] / base):.3f} to {max(costs[steps, rows] / base):.3f})"
+        f"seeding in {steps} steps from {rows} records a cluster, {draws} draws for a center: cost of the means": (
+            f"{found.mean():.3f} ({found.min():.3f} to {found.max():.3f})"
         )
-        for steps, rows in SEEDINGS[1:]
+        for (steps, rows, draws), found in ratios.items()
+        if (steps, rows, draws) != SEEDINGS[0]
     }
 
 

@@ -1,7 +1,7 @@
 """Beam's options in a form that is quick to ask.
 
 Beam looks at a view of its options at every step that it adds to a graph and for every type that it compares, and makes
-the view, with a parser of its own, each time: half of the time that a graph takes to build.
+the view, with a parser of its own, each time: much of the time that a graph takes to build.
 """
 
 from typing import Any

@@ -127,9 +127,9 @@ def test_a_distance_is_of_its_row_and_point_alone() -> None:
     x, points = CASES["gaussian"]
     prepared = nearest.prepare(points)
     index = np.random.default_rng(1).integers(0, len(points), (len(x), 3))
-    whole = nearest.squared_distances(x, prepared, index)
+    whole = nearest.squared_distances(x, prepared.exact, index)
     for i in range(0, len(x), 37):
-        alone = nearest.squared_distances(x[i : i + 1], prepared, index[i : i + 1, 1:2])
+        alone = nearest.squared_distances(x[i : i + 1], prepared.exact, index[i : i + 1, 1:2])
         assert alone[0, 0] == whole[i, 1]
     np.testing.assert_allclose(whole[:, 0], ((x.astype(float) - points[index[:, 0]]) ** 2).sum(1), rtol=1e-13)
 

@@ -84,7 +84,7 @@ class FindNear(SplitDoFn):
                 center, key = index[:, 0], squared[:, 0]
             else:
                 center = assigned[at : at + len(rows)]
-                key = nearest.squared_distances(block, points, center[:, None])[:, 0]
+                key = nearest.squared_distances(block, points.exact, center[:, None])[:, 0]
                 at += len(rows)
             close = np.flatnonzero(key <= limit[center])
             near = rounding.candidates(rows[close], block[close], number, center[close], key[close])
@@ -143,7 +143,7 @@ def write_missing(near: Near | None, reference: Reference, folder: str, complete
 
 def write_representatives(late: Near | None, near: Near, reference: Reference, folder: str) -> str:
     """Writes representatives, spares and what they measured; returns the folder."""
-    k = len(prepared(reference.path).exact)
+    k = len(read_centers(reference.path).points)
     later = near.rows[:0] if late is None else late.rows
     chosen, spares, moved = rounding.choose(near.rows, later, k)
     vectors.write_array(f"{folder}/representatives.npy", chosen)

@@ -197,7 +197,7 @@ def cut(sums: VectorSums) -> None:
 
 
 def _add_limbs(limbs: NDArray[np.int64], where: slice | np.integer, values: NDArray[np.float64], exponent: int) -> None:
-    """Adds numbers below 2**53 units or of one row, cut in limbs, to some rows of `limbs`."""
+    """Adds numbers of at most 2**53 units or of one row, cut in limbs, to some rows of `limbs`."""
     d = limbs.shape[1] // 2
     high = np.floor(values * 2.0**-exponent)
     low = np.rint((values - high * 2.0**exponent) * 2.0 ** (FRACTION - exponent))

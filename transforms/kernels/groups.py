@@ -116,7 +116,7 @@ def search(x: NDArray[np.float32], groups: Groups, q: int = 1) -> tuple[NDArray[
     threshold = kept[:, -1] - 2 * bound
     doubtful = np.maximum(value.max(1), beyond.max(1)) >= threshold
     index = groups.members[best]
-    distance = nearest.squared_distances(x, groups, index)
+    distance = nearest.squared_distances(x, groups.exact, index)
     if q > 1:
         order = np.lexsort((index, distance))
         index, distance = np.take_along_axis(index, order, 1), np.take_along_axis(distance, order, 1)
@@ -160,6 +160,7 @@ def _settle(
     place = np.concatenate([np.arange(groups.starts[g], groups.starts[g + 1]) for g in looked])
     scores = row @ groups.transposed[:, place] - groups.half_norms[place]
     points = np.sort(groups.members[place[scores >= threshold]])
-    distance = nearest.squared_distances(np.broadcast_to(row, (len(points), len(row))), groups, points[:, None])[:, 0]
+    rows = np.broadcast_to(row, (len(points), len(row)))
+    distance = nearest.squared_distances(rows, groups.exact, points[:, None])[:, 0]
     first = np.lexsort((points, distance))[:q]
     return points[first], distance[first]

@@ -6,7 +6,6 @@ float64, ties by index; and the distances that are kept are always computed so.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,19 +53,14 @@ def prepare(points: NDArray[np.float32]) -> Points:
     )
 
 
-class HasExact(Protocol):
-    """Whatever holds points in float64, (k, d)."""
-
-    @property
-    def exact(self) -> NDArray[np.float64]: ...
-
-
-def squared_distances(x: NDArray[np.float32], points: HasExact, index: NDArray[np.integer]) -> NDArray[np.float64]:
+def squared_distances(
+    x: NDArray[np.float32], points: NDArray[np.float64], index: NDArray[np.integer]
+) -> NDArray[np.float64]:
     """Returns the squared distance of each row to the points named beside it, float64, (n, q).
 
     Args:
         x: float32, (n, d).
-        points: prepared points.
+        points: float64, (k, d).
         index: which points, (n, q).
 
     Each value is a function of its row and point alone: differences in float64, summed along the row in one fixed
@@ -78,7 +72,7 @@ def squared_distances(x: NDArray[np.float32], points: HasExact, index: NDArray[n
         rows = x[low : low + PAIRS].astype(np.float64)
         block = difference[: len(rows)]
         for j in range(index.shape[1]):
-            np.take(points.exact, index[low : low + PAIRS, j], axis=0, out=block, mode="clip")
+            np.take(points, index[low : low + PAIRS, j], axis=0, out=block, mode="clip")
             np.subtract(rows, block, out=block)
             np.einsum("ij,ij->i", block, block, out=out[low : low + PAIRS, j])
     return out
@@ -176,7 +170,7 @@ def _nearest_block(
     sure = np.flatnonzero(~doubtful)
     if len(sure):
         some, found = (x, index) if len(sure) == len(x) else (x[sure], index[sure])
-        d = squared_distances(some, points, found)
+        d = squared_distances(some, points.exact, found)
         if q > 1:
             order = np.lexsort((found, d))
             found, d = np.take_along_axis(found, order, 1), np.take_along_axis(d, order, 1)
@@ -201,7 +195,7 @@ def _settle(
     distance = np.empty(len(row))
     for low in range(0, len(row), BLOCK):
         some = slice(low, low + BLOCK)
-        distance[some] = squared_distances(x[row[some]], points, point[some, None])[:, 0]
+        distance[some] = squared_distances(x[row[some]], points.exact, point[some, None])[:, 0]
     order = np.lexsort((point, distance, row))
     starts = np.searchsorted(row[order], np.arange(len(x)))
     first = order[starts[:, None] + np.arange(q)]

@@ -21,8 +21,8 @@ pass over the candidates serves.
 """
 
 TRIALS = 4
-"""Candidates drawn for a center where one is taken at a time; the one that leaves the least cost is taken. The clusters
-cost some two percent less after all rounds than with the first that is drawn; with eight, no less than with four.
+"""Candidates drawn for a center where one is taken at a time; the one that leaves the least cost is taken
+(benchmarks/results/trials.md compares).
 """
 
 ROWS = 8192
