@@ -142,7 +142,8 @@ def _sum_piece(
 def _on_grid(x: Floats, exponent: int) -> Doubles:
     """The rows with each component rounded to a multiple of 2^(exponent - 40)."""
     wide = np.empty(x.shape)
-    rounder = 1.5 * 2.0 ** (52 + exponent - 40)  # its last bit is the unit, so adding it rounds
+    # Its last bit is the unit, so adding it rounds; float64, or numpy adds in float32.
+    rounder = np.float64(1.5 * 2.0 ** (52 + exponent - 40))
     for low in range(0, len(x), 256):
         block = wide[low : low + 256]
         np.add(x[low : low + 256], rounder, out=block)

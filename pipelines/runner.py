@@ -57,9 +57,9 @@ def run_pipeline(build: Callable[[Any], object], run: BeamRun, *, name: str, log
     with _log_to(log, run), _ctrl_c() as interrupted:
         import apache_beam as beam
 
-        from tithe.sampling import sample_often
+        from tithe.quick_beam import quicken
 
-        sample_often()
+        quicken()
         # What importing made lives for good. The collector runs where a bundle ends, and need not walk all of it there.
         gc.freeze()
         pipeline = None

@@ -27,11 +27,14 @@ from tithe.transforms.errors import TitheError
 _URN = "tithe:environment:watched_process:v1"
 _GRACE_SECONDS = 2.0  # an idle worker ends in a tenth of it; one in the middle of a bundle is not waited for
 _START_WORKER = """
-import sys
+import gc, sys
 sys.path[:] = sys.argv[1:]
+gc.disable()  # what importing makes lives for good
 from apache_beam.runners.worker.sdk_worker_main import main
-from tithe.sampling import sample_often
-sample_often()
+from tithe.quick_beam import quicken
+gc.freeze()
+gc.enable()
+quicken()
 main(sys.argv)
 """
 _live: set[subprocess.Popen[bytes]] = set()

@@ -29,6 +29,15 @@ def test_no_candidate_is_chosen_twice(m: int, seed: int, data: st.DataObject) ->
     assert not count or (chosen.min() >= 0 and chosen.max() < len(points))
 
 
+def test_a_table_of_distances_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whole numbers, so that float32 rounds nothing.
+    points = rounds.distinct(np.random.default_rng(1).integers(-50, 50, (300, 4)).astype(np.float32))
+    weights = np.random.default_rng(2).integers(1, 9, len(points)).astype(float)
+    with_table = plus_plus(points, weights, 100, 3)
+    monkeypatch.setattr(seeding, "TABLED", 0)
+    np.testing.assert_array_equal(with_table, plus_plus(points, weights, 100, 3))
+
+
 def test_the_first_is_chosen_by_weight_and_the_second_by_mass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seeding, "TRIALS", 1)
     # On a line, 0, 1, 3 and 7, weights 1, 2, 3, 4: after 3 the masses are 9, 8, 0 and 64 of 81.

@@ -16,7 +16,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.runners.worker import statesampler
 from apache_beam.utils.counters import CounterFactory
 
-from tithe import sampling
+from tithe import quick_beam
 from tithe.beam_options import parse_beam_options
 from tithe.runner import explain_failure, run_pipeline
 from tithe.transforms.errors import InputError, TitheError, UsageError
@@ -262,6 +262,6 @@ def test_an_interpreter_whose_path_holds_a_space(tmp_path: Path) -> None:
 
 
 def test_a_bundle_does_not_wait_long_for_the_sampler_of_states() -> None:
-    sampling.sample_often()
+    quick_beam.quicken()
     sampler = statesampler.StateSampler("prefix", CounterFactory())
-    assert sampler.sampling_period_ms == sampling.PERIOD_MS < statesampler.DEFAULT_SAMPLING_PERIOD_MS
+    assert sampler.sampling_period_ms == quick_beam.PERIOD_MS < statesampler.DEFAULT_SAMPLING_PERIOD_MS

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import apache_beam as beam
@@ -29,7 +29,7 @@ class EmbedTotals:
         bad: dead letters by reason.
         magnitude: largest magnitude of a stored component.
         classes: label texts by hash.
-        sketch: the smallest id hashes, ascending, with repeats, uint64.
+        sketch: the smallest id hashes, with repeats, uint64; ascending once all are together.
         number_magnitude: largest magnitude of a label of kind `number`.
         dead: keys of the splits that have dead letters.
     """
@@ -69,14 +69,12 @@ class CombineTotals(beam.CombineFn):
         return total
 
     def extract_output(self, accumulator: EmbedTotals) -> EmbedTotals:
-        return accumulator
+        return replace(accumulator, sketch=np.sort(accumulator.sketch))
 
 
 def smallest(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Returns the SKETCH smallest hashes, ascending; repeats count, so that a hash in two splits is seen."""
-    if len(hashes) > SKETCH:
-        hashes = np.partition(hashes, SKETCH - 1)[:SKETCH]
-    return np.sort(hashes)
+    """Returns the SKETCH smallest hashes, in no order; repeats count, so that a hash in two splits is seen."""
+    return np.partition(hashes, SKETCH - 1)[:SKETCH] if len(hashes) > SKETCH else hashes
 
 
 class EmbedSplit(SplitDoFn):

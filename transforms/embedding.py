@@ -161,9 +161,10 @@ def _embed_pieces(task: EmbedTask, split: Split, folder: str, skipped: dict[int,
         for r, reason in sorted(embedded.bad.items()):
             reasons[reason] += 1
             letters.append(_letter(name, int(batch.positions[r]), reason, batch.raw(r)))
-        good = np.ones(len(batch.positions), bool)
-        good[list(embedded.bad)] = False
-        rows = np.empty(int(good.sum()), vectors.ROW)
+        good: slice | NDArray[np.int64] = slice(None)  # a view, not a copy
+        if embedded.bad:
+            good = np.setdiff1d(np.arange(len(batch.positions)), list(embedded.bad))
+        rows = np.empty(len(batch.positions) - len(embedded.bad), vectors.ROW)
         rows["hash"], rows["position"] = embedded.hashes[good], batch.positions[good]
         rows["piece"], rows["label"] = batch.piece, embedded.labels[good]
         texts.update(embedded.texts)

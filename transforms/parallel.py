@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from tithe.transforms.counters import SENT, SIDE, count, counting
 from tithe.transforms.files import open_bytes
+from tithe.transforms.memory import keep_freed_memory
 from tithe.transforms.splits import Split
 
 P = ParamSpec("P")
@@ -88,6 +89,7 @@ class ThreadedDoFn(beam.DoFn):
         # For good: another DoFn of this process may be at work when this one ends, and its last bits must not change
         # under it.
         threadpool_limits(1)
+        keep_freed_memory(self._threads)
         self._pool = ThreadPoolExecutor(self._threads)
         self._lock = threading.Lock()
 

@@ -87,6 +87,8 @@ class FindNear(SplitDoFn):
                 key = nearest.squared_distances(block, points.exact, center[:, None])[:, 0]
                 at += len(rows)
             close = np.flatnonzero(key <= limit[center])
+            # Few of them stay, and only those are worth their vectors.
+            close = close[rounding.first_of_clusters(center[close], key[close], rows["hash"][close], 0)]
             near = rounding.candidates(rows[close], block[close], number, center[close], key[close])
             kept = rounding.nearest_members(np.concatenate([kept, near]), 0)
             full, limits = rounding.farthest_kept(kept)

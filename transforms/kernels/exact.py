@@ -135,14 +135,15 @@ def _add_rows(total: VectorSums, x: NDArray[np.float32], place: NDArray[np.integ
     most = int(np.bincount(place).max())
     if total.rows + most > ROWS:
         cut(total)
-    beyond = np.flatnonzero(np.maximum(x.max(1), -x.min(1)) >= 2.0**total.exponent)
+    bound, beyond = 2.0**total.exponent, np.empty(0, np.int64)
+    if max(x.max(), -x.min()) >= bound:  # seldom, and a look at rows takes several times as long
+        beyond = np.flatnonzero(np.maximum(x.max(1), -x.min(1)) >= bound)
     # Adding and taking away a number whose last bit is the unit rounds to the grid.
-    rounder = 1.5 * 2.0 ** (52 + total.exponent - FRACTION)
+    rounder = np.float64(1.5 * 2.0 ** (52 + total.exponent - FRACTION))  # a Python float would be added in float32
     wide = np.empty(x.shape)
     for low in range(0, len(x), BLOCK):
         block = wide[low : low + BLOCK]
-        block[:] = x[low : low + BLOCK]
-        block += rounder
+        np.add(x[low : low + BLOCK], rounder, out=block)
         block -= rounder
     wide[beyond] = 0
     one_hot = scipy.sparse.csr_matrix(

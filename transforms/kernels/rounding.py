@@ -44,10 +44,17 @@ def nearest_members(rows: NDArray[np.void], far: int) -> NDArray[np.void]:
         rows: `near_dtype`, (n,).
         far: how many far rows to keep.
     """
-    order = np.lexsort((rows["hash"], rows["key"], rows["cluster"]))
-    clusters = rows["cluster"][order]
+    return rows[first_of_clusters(rows["cluster"], rows["key"], rows["hash"], far)]
+
+
+def first_of_clusters(
+    cluster: NDArray[np.integer], key: NDArray[np.float64], hashes: NDArray[np.uint64], far: int
+) -> NDArray[np.int64]:
+    """Returns which rows `nearest_members` takes, given their fields, each (n,)."""
+    order = np.lexsort((hashes, key, cluster))
+    clusters = cluster[order]
     rank = np.arange(len(order)) - np.searchsorted(clusters, clusters)
-    return rows[order[rank < np.where(clusters < 0, far, SPARES)]]
+    return order[rank < np.where(clusters < 0, far, SPARES)]
 
 
 def farthest_kept(rows: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

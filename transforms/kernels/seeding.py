@@ -28,6 +28,11 @@ TRIALS = 4
 ROWS = 8192
 """Candidates compared at a time."""
 
+TABLED = 4096
+"""Candidates up to which all distances among them are computed at once, in a table of 64 MB at most; a product for each
+step is several times slower.
+"""
+
 
 def reduce_candidates(
     points: NDArray[np.float32], weights: NDArray[np.float64], count: int, seed: int
@@ -61,11 +66,16 @@ def plus_plus(points: NDArray[np.float32], weights: NDArray[np.float64], count: 
     distances = np.full(len(points), np.inf)
     mass = weights.copy()
 
-    def apart(rows: slice, some: NDArray[np.int64]) -> NDArray[np.float32]:
+    def apart(some: NDArray[np.int64], rows: slice) -> NDArray[np.float32]:
         # Only chances and choices depend on these distances, so the cheap form will do.
-        squared: NDArray[np.float32] = norms[rows, None] + (norms[some] - 2 * (points[rows] @ points[some].T))
+        squared: NDArray[np.float32] = points[some] @ points[rows].T
+        squared *= -2
+        squared += norms[rows]
+        squared += norms[some, None]
         return np.maximum(squared, 0, out=squared)
 
+    everything = slice(0, len(points))
+    table = apart(np.arange(len(points)), everything) if len(points) <= TABLED else None
     while at < count:
         cumulated = np.cumsum(mass)
         if cumulated[-1] > 0:
@@ -75,13 +85,13 @@ def plus_plus(points: NDArray[np.float32], weights: NDArray[np.float64], count: 
             # Every candidate left coincides with a chosen one to the last bit of float32: take the first not chosen.
             some = np.flatnonzero(~np.isin(np.arange(len(points)), chosen[:at]))[:1]
         if trials > 1:
-            nearer = np.minimum(distances[:, None], apart(slice(None), some))
-            best = int((weights @ nearer).argmin())
-            some, distances = some[[best]], nearer[:, best].copy()
+            nearer = np.minimum(distances, apart(some, everything) if table is None else table[some])
+            best = int((nearer @ weights).argmin())
+            some, distances = some[[best]], nearer[best].copy()
         else:
             for low in range(0, len(points), ROWS):
                 rows = slice(low, low + ROWS)
-                np.minimum(distances[rows], apart(rows, some).min(1), out=distances[rows])
+                np.minimum(distances[rows], apart(some, rows).min(0), out=distances[rows])
         chosen[at : at + len(some)] = some
         at += len(some)
         distances[some] = 0
