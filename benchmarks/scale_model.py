@@ -175,11 +175,14 @@ def counters(job: Job) -> dict[str, float]:
         "ScoreSplit.read_bytes": whole,
         "ScoreSplit.sent_bytes": processes * anchors * (8 + EXACT_BYTES),
         "ScoreSplit.side_bytes": processes * anchors * (4 * job.dimension + 30),
-        "TotalSplit.read_bytes": n * scores + processes * 8 * anchors,
+        "TotalSplit.read_bytes": n * scores,
         "TotalSplit.sent_bytes": processes * (8 * min(job.size, n / processes) + 2 * EXACT_BYTES),
-        "CoarseSplit.read_bytes": n * scores + processes * 16 * anchors,
-        "CellSplit.read_bytes": n * scores + processes * 8 * job.coarse_cells,
-        "GatherSplit.read_bytes": n * scores + processes * 16 * job.size,
+        "CoarseSplit.read_bytes": n * scores,
+        "CoarseSplit.side_bytes": processes * 8 * anchors,
+        "CellSplit.read_bytes": n * scores,
+        "CellSplit.side_bytes": processes * 8 * job.coarse_cells,
+        "GatherSplit.read_bytes": n * scores,
+        "GatherSplit.side_bytes": processes * 16 * job.size,
         "FetchPart.read_bytes": _groups_read(job, job.size, PART_ROWS)
         + -(-job.size // PART_ROWS) * job.size * CHOSEN.itemsize,
         "cell_rows": min(n, cells),
@@ -197,9 +200,11 @@ def counters(job: Job) -> dict[str, float]:
         }
     if job.neighbors > 1:
         found |= {
-            "SumSplit.read_bytes": n * 8 * job.neighbors + processes * 8 * anchors,
+            "SumSplit.read_bytes": n * 8 * job.neighbors,
             "SumSplit.sent_bytes": processes * 2 * EXACT_BYTES,
         }
+    # The losses are read by the first step that needs them.
+    found["SumSplit.side_bytes" if job.neighbors > 1 else "TotalSplit.side_bytes"] = processes * 8 * anchors
     return found
 
 

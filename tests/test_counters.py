@@ -9,6 +9,7 @@ import pytest
 from corpora import configure, select, table, write_parquet
 
 from tithe.transforms.counters import READ, count, counting
+from tithe.transforms.files import write_atomically
 from tithe.transforms.parallel import once_a_process
 
 pytestmark = pytest.mark.slow
@@ -59,15 +60,30 @@ def test_a_thread_counts_for_the_step_that_it_works_for() -> None:
     assert (outer[READ], inner[READ]) == (5, 2)
 
 
-def test_once_a_process_makes_a_thing_once_and_counts_it_as_side() -> None:
-    made: list[int] = []
+def test_once_a_process_reads_a_file_once_until_it_is_written_anew(tmp_path: Path) -> None:
+    read: list[str] = []
 
     @once_a_process(2)
-    def make(number: int) -> int:
-        made.append(number)
+    def make(path: str, suffix: str) -> str:
         count(READ, 10)
-        return number
+        read.append(Path(path).name)
+        return Path(path).read_text() + suffix
 
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    write_atomically(one, b"1")
+    write_atomically(two, b"2")
     with counting() as counts:
-        assert [make(1), make(1), make(2)] == [1, 1, 2]
-    assert made == [1, 2] and counts["side_bytes"] == 20 and READ not in counts
+        assert [make(one, "."), make(one, "."), make(two, ".")] == ["1.", "1.", "2."]
+        assert read == ["one", "two"] and counts["side_bytes"] == 20 and READ not in counts
+        write_atomically(one, b"3")
+        assert [make(one, "."), make(two, "."), make(one, ".")] == ["3.", "2.", "3."]
+    assert read == ["one", "two", "one"] and counts["side_bytes"] == 30
+
+
+def test_once_a_process_leaves_it_to_the_function_to_say_that_there_is_no_file(tmp_path: Path) -> None:
+    @once_a_process(2)
+    def make(path: str) -> bytes:
+        return Path(path).read_bytes()
+
+    with pytest.raises(FileNotFoundError):
+        make(str(tmp_path / "gone"))

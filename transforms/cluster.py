@@ -88,7 +88,8 @@ class SeedStep(SplitDoFn):
     def work(self, element: Any, *sides: Any) -> list[Any]:
         task, step, key = self._task, self._step, element[1].key
         candidates: list[int] = sides[0]
-        points = _prepared_candidates(task.folder, step - 1) if candidates and candidates[-1] else None
+        last = _candidates_path(task.folder, step - 1)
+        points = _prepared_candidates(last) if candidates and candidates[-1] else None
         known = vectors.read_array(self._state(key, step - 1)) if step else None
         state, drawn, at = [], [], 0
         for _, rows, block in task.reader.range_blocks(key, task.seed_ranges()):
@@ -122,8 +123,8 @@ def _candidates_path(folder: str, step: int) -> str:
 
 
 @once_a_process(2)
-def _prepared_candidates(folder: str, step: int) -> search.Prepared:
-    return search.prepare(vectors.read_array(_candidates_path(folder, step)))
+def _prepared_candidates(path: str) -> search.Prepared:
+    return search.prepare(vectors.read_array(path))
 
 
 class CombineFar(beam.CombineFn):

@@ -5,7 +5,6 @@ alone.
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import apache_beam as beam
@@ -17,7 +16,7 @@ from tithe.transforms.kernels import draws, estimators, exact
 from tithe.transforms.kernels.bottom import bottom
 from tithe.transforms.kernels.proxy import power_of_distance, smoothed_loss
 from tithe.transforms.kernels.threshold import Threshold, solve
-from tithe.transforms.parallel import ReadPlan, SplitDoFn
+from tithe.transforms.parallel import ReadPlan, SplitDoFn, once_a_process
 from tithe.transforms.vectors import Part
 
 Floats = NDArray[np.float64]
@@ -102,7 +101,7 @@ class Proxies:
             yield vectors.read_array(f"{part.stem}.rows.npy"), scores, self.rule.proxy(losses, scores)
 
 
-@lru_cache(maxsize=2)
+@once_a_process(2)
 def read_losses(path: str) -> Floats:
     """Returns the anchors' losses, read once in a process."""
     return vectors.read_array(path)

@@ -151,6 +151,21 @@ def exists(path: str) -> bool:
     return True
 
 
+def version(path: str) -> tuple[Any, ...] | None:
+    """What tells a file from one that is written in its place later; None where there is none."""
+    store = store_of(path)
+    if store is not None:
+        # Of the objects whose path begins so, the one that ends there is the first.
+        return next((found for found in store.list(path) if found.path == path), None)
+    if is_remote(path):
+        return next(iter(list_matching(path)), None)
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
 def compression(name: str) -> str | None:
     """How a file is compressed, by its suffix: gzip, bz2, zstd, xz or None."""
     return COMPRESSIONS.get(os.path.splitext(name)[1].lower())

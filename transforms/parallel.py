@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
@@ -17,7 +17,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from threadpoolctl import threadpool_limits
 
 from tithe.transforms.counters import SENT, SIDE, count, counting
-from tithe.transforms.files import open_bytes
+from tithe.transforms.files import open_bytes, version
 from tithe.transforms.memory import keep_freed_memory
 from tithe.transforms.splits import Split
 
@@ -25,18 +25,26 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def once_a_process(size: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Keeps the last `size` results of a function; threads that ask for the same at the same time wait for the first,
-    and do not all make it.
+def once_a_process(
+    size: int,
+) -> Callable[[Callable[Concatenate[str, P], T]], Callable[Concatenate[str, P], T]]:
+    """Keeps the last `size` results of a function of what stands in a file, whose path is the first argument.
+
+    Threads that ask for the same at the same time wait for the first, and do not all make it. A file that was written
+    anew is read anew: the process may outlive a run.
     """
 
-    def decorate(make: Callable[P, T]) -> Callable[P, T]:
-        kept, lock = lru_cache(size)(make), threading.Lock()
+    def decorate(make: Callable[Concatenate[str, P], T]) -> Callable[Concatenate[str, P], T]:
+        lock = threading.Lock()
+
+        @lru_cache(size)
+        def kept(_: Any, path: str, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            return make(path, *args, **kwargs)
 
         @wraps(make)
-        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        def call(path: str, /, *args: P.args, **kwargs: P.kwargs) -> T:
             with lock, counting() as counts:
-                made = kept(*args, **kwargs)  # type: ignore[arg-type]  # hashable by contract
+                made = kept(version(path), path, *args, **kwargs)  # type: ignore[arg-type]  # hashable by contract
             count(SIDE, sum(counts.values()))
             return made
 

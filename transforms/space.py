@@ -99,15 +99,19 @@ class Reader:
         """Returns the parts of the split with this key."""
         return vectors.parts_of(f"{self.folder}/{key}")
 
-    def blocks(self, part: vectors.Part, low: int = 0, high: int = vectors.HASHES) -> Any:
-        """Yields (rows, block) for the rows with low <= hash < high, at most `vectors.CHUNK` at a time."""
-        space = read_space(self.space_path)
-        for _, rows, stored in vectors.chunks(part, *vectors.hash_range(part, low, high)):
-            yield rows, space.apply(rows, stored)
+    def blocks(self, part: vectors.Part) -> Any:
+        """Yields (rows, block) of a part, at most `vectors.CHUNK` rows at a time."""
+        return _blocks(read_space(self.space_path), part, 0, vectors.HASHES)
 
     def range_blocks(self, key: str, ranges: list[tuple[int, int]]) -> Any:
         """Yields (part number, rows, block) of a split's rows in the ranges of hashes."""
+        space = read_space(self.space_path)
         for number, part in enumerate(self.parts(key)):
             for low, high in ranges:
-                for rows, block in self.blocks(part, low, high):
+                for rows, block in _blocks(space, part, low, high):
                     yield number, rows, block
+
+
+def _blocks(space: Space, part: vectors.Part, low: int, high: int) -> Any:
+    for _, rows, stored in vectors.chunks(part, *vectors.hash_range(part, low, high)):
+        yield rows, space.apply(rows, stored)

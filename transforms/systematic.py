@@ -9,7 +9,6 @@ drawn rows meet in one place only when their file is written.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Protocol
 
 import apache_beam as beam
@@ -22,7 +21,7 @@ from tithe.transforms import vectors
 from tithe.transforms.draw import CHOSEN, write_chosen
 from tithe.transforms.kernels import hashing, systematic
 from tithe.transforms.kernels.systematic import Cells, MassScale
-from tithe.transforms.parallel import ReadPlan, SplitDoFn
+from tithe.transforms.parallel import ReadPlan, SplitDoFn, once_a_process
 
 MASS = np.dtype([("cell", "<i8"), ("mass", "<i8")])
 """The exact mass of a cell, or of its rows in one part."""
@@ -97,12 +96,12 @@ def read_pass(task: SystematicTask, key: str) -> Iterator[PassPart]:
         yield PassPart(rows, scores, proxy, task.scale.masses(proxy), hashes, coarse)
 
 
-@lru_cache(maxsize=4)
+@once_a_process(4)
 def _read_shared(path: str) -> NDArray[Any]:
     return vectors.read_array(path)
 
 
-@lru_cache(maxsize=2)
+@once_a_process(2)
 def _read_cells(coarse: str, clusters: int, draws: int, seed: int) -> Cells:
     return systematic.lay_cells(vectors.read_array(coarse), clusters, draws, seed)
 
@@ -180,12 +179,22 @@ class CellSplit(SplitDoFn):
         return list(_by_key(first // CELLS_A_GROUP, together))
 
 
-def find_points(group: tuple[int, NDArray[np.void]], task: SystematicTask) -> NDArray[np.void]:
-    """Returns the START of the cells of a group that hold a point."""
-    cells, starts = read_cells(task).with_points(group[1]["cell"], group[1]["mass"])
-    out = np.empty(len(cells), START)
-    out["cell"], out["start"] = cells, starts
-    return out
+class FindPoints(beam.DoFn):
+    """(group, MASS of its cells) -> the START of those that hold a point."""
+
+    def __init__(self, task: SystematicTask) -> None:
+        self._task = task
+
+    def start_bundle(self) -> None:
+        self._cells: Cells | None = None  # once a bundle: asking whether a file has changed may be a request
+
+    def process(self, group: tuple[int, NDArray[np.void]]) -> Iterator[NDArray[np.void]]:
+        if self._cells is None:
+            self._cells = read_cells(self._task)
+        cells, starts = self._cells.with_points(group[1]["cell"], group[1]["mass"])
+        out = np.empty(len(cells), START)
+        out["cell"], out["start"] = cells, starts
+        yield out
 
 
 def write_cells(groups: list[NDArray[np.void]], task: SystematicTask) -> str:
@@ -264,19 +273,32 @@ class Count(beam.DoFn):
         yield element
 
 
-def pick_rows(gathered: tuple[int, Iterable[bytes]], task: SystematicTask) -> NDArray[np.void]:
-    """Returns the drawn rows among all rows of some cells that hold points, as CHOSEN in the order of the pass."""
-    rows = np.frombuffer(b"".join(gathered[1]), CHOSEN)
-    rows = rows[np.lexsort((rows["position"], rows["piece"], rows["split"]))]
-    cells, held = read_cells(task), _read_shared(task.cells_path)
-    hashes, masses = hashing.role_hash(rows["hash"], task.seed, "draw"), task.scale.masses(rows["proxy"])
-    coarse = systematic.coarse_cells(_read_shared(task.order)[rows["cluster"]], hashes, cells.coarse_bits)
-    cell = cells.cell(coarse, hashes)
-    starts = held["start"][np.searchsorted(held["cell"], cell)]
-    drawn, numbers = systematic.pick(cells.points, cell, starts, hashes, masses)
-    out = rows[drawn]
-    out["order"], out["expected"] = numbers, cells.points.inclusion(masses[drawn])
-    return out
+class PickRows(beam.DoFn):
+    """(key, all rows of some cells that hold points, CHOSEN as bytes) -> the drawn rows, CHOSEN in the order of the
+    pass.
+    """
+
+    def __init__(self, task: SystematicTask) -> None:
+        self._task = task
+
+    def start_bundle(self) -> None:
+        self._read: tuple[Cells, NDArray[np.void], NDArray[np.int64]] | None = None
+
+    def process(self, gathered: tuple[int, Iterable[bytes]]) -> Iterator[NDArray[np.void]]:
+        task = self._task
+        if self._read is None:
+            self._read = read_cells(task), _read_shared(task.cells_path), _read_shared(task.order)
+        cells, held, ranks = self._read
+        rows = np.frombuffer(b"".join(gathered[1]), CHOSEN)
+        rows = rows[np.lexsort((rows["position"], rows["piece"], rows["split"]))]
+        hashes, masses = hashing.role_hash(rows["hash"], task.seed, "draw"), task.scale.masses(rows["proxy"])
+        coarse = systematic.coarse_cells(ranks[rows["cluster"]], hashes, cells.coarse_bits)
+        cell = cells.cell(coarse, hashes)
+        starts = held["start"][np.searchsorted(held["cell"], cell)]
+        drawn, numbers = systematic.pick(cells.points, cell, starts, hashes, masses)
+        out = rows[drawn]
+        out["order"], out["expected"] = numbers, cells.points.inclusion(masses[drawn])
+        yield out
 
 
 def write_draws(drawn: list[NDArray[np.void]], path: str) -> None:
@@ -313,7 +335,7 @@ class DrawSystematic(beam.PTransform):
             | "Cells" >> beam.ParDo(CellSplit(task, threads), AsSingleton(coarse))  # (group, MASS)
             | "CountCells" >> beam.ParDo(Count("cell", MASS.itemsize))
             | "SumCells" >> beam.CombinePerKey(sum_masses)
-            | "FindPoints" >> beam.Map(find_points, task)  # START
+            | "FindPoints" >> beam.ParDo(FindPoints(task))  # START
             | "GatherCells" >> beam.combiners.ToList()
             | "WriteCells" >> beam.Map(write_cells, task)  # path
         )
@@ -322,7 +344,7 @@ class DrawSystematic(beam.PTransform):
             | "Rows" >> beam.ParDo(GatherSplit(task, threads), AsSingleton(cells))  # (key, CHOSEN as bytes)
             | "CountRows" >> beam.ParDo(Count("gathered", CHOSEN.itemsize)).with_outputs("certain", main="others")
         )
-        picked = rows.others | "Gather" >> beam.GroupByKey() | "Pick" >> beam.Map(pick_rows, task)  # CHOSEN
+        picked = rows.others | "Gather" >> beam.GroupByKey() | "Pick" >> beam.ParDo(PickRows(task))  # CHOSEN
         return (
             (rows.certain, picked)
             | "Together" >> beam.Flatten()
