@@ -110,7 +110,7 @@ def run_rounds(store: Store, centers: Floats, rounds: int, rows: int) -> tuple[F
 
 
 def _far_count(k: int) -> int:
-    return max(8, k // 16)
+    return max(8, k // 4)
 
 
 def _sum_piece(

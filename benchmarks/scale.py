@@ -248,7 +248,7 @@ def report(checks: list[dict[str, tuple[float, float]]], rates: dict[int, Rates]
         centers=f"{grid / 2e6:,.0f}",
         grid=f"{grid / 1e6:,.0f}",
         limbs=f"{(limbs + 16 * largest.clusters + largest.far_kept) / 1e9:.2f}",
-        near=f"{(4 * largest.clusters + largest.clusters // 16) * largest.near_bytes / 1e9:.2f}",
+        near=f"{(4 * largest.clusters + largest.clusters // 4) * largest.near_bytes / 1e9:.2f}",
         files_of_driver=f"{4 * largest.clusters * largest.near_bytes / 1e9:.2f}",
         scores=f"{disk['scores'] / 1e12:.1f}",
         said=f"{disk['done.json of scores'] / 1e12:.1f}",

@@ -93,7 +93,7 @@ def far_rows(rows: list[int], squared: list[float], hashes: U64, seed: int, role
     """Rows drawn without replacement in proportion to squared distance, in the order of the draw."""
     uniforms = hashing.uniform(hashing.role_hash(hashes, seed, role))
     keys = [(-math.log(uniforms[i]) / d, int(hashes[i]), i) for i, d in zip(rows, squared, strict=True) if d > 0]
-    return [i for _, _, i in sorted(keys)[: max(8, k // 16)]]
+    return [i for _, _, i in sorted(keys)[: max(8, k // 4)]]
 
 
 def run_round(

@@ -47,8 +47,10 @@ def far_dtype(d: int) -> np.dtype[np.void]:
 
 
 def far_count(k: int) -> int:
-    """How many far points a round keeps for its empty centers."""
-    return max(8, k // 16)
+    """How many far points a round keeps for its empty centers: enough that none waits for the next round, also where
+    many clusters are small.
+    """
+    return max(8, k // 4)
 
 
 def far_keys(
