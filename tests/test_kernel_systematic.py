@@ -330,7 +330,7 @@ def test_first_bits() -> None:
     assert systematic.first_bits(hashes, np.array([63, 63, 63, 4])).tolist() == [0, 2**62, 2**63 - 1, 11]
 
 
-@pytest.mark.parametrize(("clusters", "bits"), [(1, 14), (2, 13), (3, 12), (16_384, 0), (16_385, 0), (10**6, 0)])
+@pytest.mark.parametrize(("clusters", "bits"), [(1, 17), (2, 16), (3, 15), (131_072, 0), (131_073, 0), (10**6, 0)])
 def test_coarse_bits(clusters: int, bits: int) -> None:
     assert systematic.coarse_bits(clusters) == bits
 

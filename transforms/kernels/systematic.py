@@ -26,8 +26,10 @@ U64 = NDArray[np.uint64]
 MASS_BITS = 61
 """The masses before rounding up sum to less than 2**61, so with at most 1 more a record the total is below 2**62."""
 
-COARSE = 16_384
-"""Coarse cells, whose masses are summed first, or one a cluster where there are more clusters."""
+COARSE = 131_072
+"""Coarse cells, whose masses are summed first, or one a cluster where there are more clusters: 1 MB from each split. So
+many that few of them hold one of some thousands of points, and the other passes look at few rows.
+"""
 
 CELLS_A_DRAW = 128
 """Cells for each draw, at least; then the rows of the cells that hold points are about one in CELLS_A_DRAW, beside the
