@@ -14,9 +14,7 @@ import numpy as np
 from bench_data import mixture
 
 from tithe.transforms.kernels import groups, nearest
-
-CHUNK = 4096
-"""Rows that a pass over vectors/ hands to the kernel at a time."""
+from tithe.transforms.vectors import chunk_rows
 
 
 def main() -> None:
@@ -26,7 +24,7 @@ def main() -> None:
     for dimension in (384, 64):
         data = mixture(dimension, 0)(rows + centers)
         points, x = data[::2][:centers].copy(), np.concatenate([data[1::2], data[2 * centers :: 2]])[:rows]
-        chunks = [x[low : low + CHUNK] for low in range(0, rows, CHUNK)]
+        chunks = [x[low : low + chunk_rows(dimension)] for low in range(0, rows, chunk_rows(dimension))]
         exact, grouped = nearest.prepare(points), groups.prepare(points)
         for q in (1, 5):
             searches = {

@@ -13,7 +13,7 @@ from pathlib import Path
 from bench_data import mixture
 
 from tithe.transforms.kernels import nearest
-from tithe.transforms.vectors import CHUNK
+from tithe.transforms.vectors import chunk_rows
 
 CASES = {"one of 1,000": (1, 1000), "five of 1,200": (5, 1200)}
 
@@ -24,7 +24,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {}
     for dimension in (384, 64):
         x = mixture(dimension, 0)(rows)
-        chunks = [x[low : low + CHUNK] for low in range(0, rows, CHUNK)]
+        chunks = [x[low : low + chunk_rows(dimension)] for low in range(0, rows, chunk_rows(dimension))]
         anchors = {name: nearest.prepare(x[:: rows // k][:k].copy()) for name, (_, k) in CASES.items()}
         for _ in range(repetitions):
             for name, (q, _) in CASES.items():

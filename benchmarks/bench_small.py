@@ -27,7 +27,7 @@ RECORDS = 200_000
 
 def neighbors(bench: Bench) -> Section:
     """The kernel of the full pass with five nearest anchors among 1,200, beside one among 1,000."""
-    result, rows = bench.folder / "neighbors.json", bench.scaled(100_000)
+    result, rows = bench.folder / "neighbors.json", bench.scaled(131_072)
     arguments = [str(rows), str(bench.repetitions), str(result)]
     measure([*one_blas_thread(), sys.executable, str(HERE / "bench_neighbors.py"), *arguments])
     found = json.loads(result.read_text())
@@ -45,7 +45,7 @@ def neighbors(bench: Bench) -> Section:
 
 def levels(bench: Bench) -> Section:
     """The search on two levels among 40,000 centers, beside the exact one, and the cost that it loses."""
-    result, rows, centers = bench.folder / "levels.json", bench.scaled(32_768), bench.scaled(40_000)
+    result, rows, centers = bench.folder / "levels.json", bench.scaled(65_536), bench.scaled(40_000)
     arguments = [str(rows), str(centers), str(bench.repetitions), str(result)]
     measure([*one_blas_thread(), sys.executable, str(HERE / "bench_levels.py"), *arguments])
     runs, ratios = {}, []

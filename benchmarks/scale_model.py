@@ -15,7 +15,7 @@ from tithe.transforms.losses import GROUP
 from tithe.transforms.pilot import SPARES
 from tithe.transforms.publish import PART_ROWS
 from tithe.transforms.systematic import MASS
-from tithe.transforms.vectors import CHUNK, ROW
+from tithe.transforms.vectors import ROW, chunk_rows
 
 EXACT_BYTES = 139
 """Of an exact sum, an integer of some 1,090 bits, in a pickle; as hexadecimal text it has twice as many, and 8 more."""
@@ -104,7 +104,7 @@ class Job:
     @property
     def crowd(self) -> float:
         """Rows that the largest clusters of the blocks of one bundle of a round have together."""
-        block = min(CHUNK, self.batch_rows / self.splits)
+        block = min(chunk_rows(self.dimension), self.batch_rows / self.splits)
         return self.batch_rows / self.processes / block * min(block, max(1, CROWDED * block / self.clusters))
 
     @property
@@ -231,4 +231,4 @@ def memory(job: Job) -> float:
     """Returns the bytes of a process in a round: the centers of this round and the one before, prepared (24 bytes a
     component), the sums, their copy in Beam's table before the shuffle, and their bytes on the way.
     """
-    return 24 * job.clusters * job.dimension + 3 * job.sums_bytes + 4 * CHUNK * job.dimension + 3e8
+    return 24 * job.clusters * job.dimension + 3 * job.sums_bytes + 4 * chunk_rows(job.dimension) * job.dimension + 3e8

@@ -100,7 +100,7 @@ class Reader:
         return vectors.parts_of(f"{self.folder}/{key}")
 
     def blocks(self, part: vectors.Part) -> Any:
-        """Yields (rows, block) of a part, at most `vectors.CHUNK` rows at a time."""
+        """Yields (rows, block) of a part, at most `vectors.chunk_rows` at a time."""
         return _blocks(read_space(self.space_path), part, 0, vectors.HASHES)
 
     def range_blocks(self, key: str, ranges: list[tuple[int, int]]) -> Any:

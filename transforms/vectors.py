@@ -23,8 +23,8 @@ hash).
 """
 
 HASHES = 2**64
-CHUNK = 5120
-"""Rows read at a time at most: a round's tenth of a full part of 384 components, with some to spare."""
+CHUNK_BYTES = 8 << 20
+"""Bytes of vectors read or written at a time: a round's tenth of a full part, with some to spare."""
 
 _HEADER_BYTES = 512  # what is read to learn shape and type; numpy's headers of these files take 128 to 256
 
@@ -59,13 +59,13 @@ def write_json(path: str, value: Any) -> None:
 
 
 class ArrayFile:
-    """A .npy file of which ranges of rows are read: their bytes and no others."""
+    """A .npy file of which ranges of rows are read: their bytes and no others. `shape` is that of the whole array."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._file = open_bytes(path, buffer_bytes=_HEADER_BYTES)
         np.lib.format.read_magic(self._file)
-        self._shape, _, self._dtype = np.lib.format.read_array_header_1_0(self._file)
+        self.shape, _, self._dtype = np.lib.format.read_array_header_1_0(self._file)
         self._start = self._file.tell()
 
     def __enter__(self) -> "ArrayFile":
@@ -76,8 +76,8 @@ class ArrayFile:
 
     def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Returns rows start .. stop - 1."""
-        stop = self._shape[0] if stop is None else stop
-        out = np.empty((max(stop - start, 0), *self._shape[1:]), self._dtype)
+        stop = self.shape[0] if stop is None else stop
+        out = np.empty((max(stop - start, 0), *self.shape[1:]), self._dtype)
         if out.nbytes:
             self._file.seek(self._start + start * (out.nbytes // len(out)))
             view, at = out.view(np.uint8).reshape(-1).data, 0
@@ -104,8 +104,9 @@ def write_array(path: str, array: NDArray[Any], order: NDArray[np.integer] | Non
     def write(file: Any) -> None:
         header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for low in range(0, len(array), CHUNK):
-            some = array[low : low + CHUNK] if order is None else array[order[low : low + CHUNK]]
+        height = max(1, CHUNK_BYTES // max(1, array[:1].nbytes))
+        for low in range(0, len(array), height):
+            some = array[low : low + height] if order is None else array[order[low : low + height]]
             file.write(np.ascontiguousarray(some).view(np.uint8).reshape(-1).data)
 
     write_atomically(path, write)
@@ -143,15 +144,22 @@ def _rank(file: ArrayFile, rows: int, bound: int) -> int:
     raise AssertionError("the whole part brackets every bound")
 
 
+def chunk_rows(d: int) -> int:
+    """Returns how many vectors of d components are read at a time at most. The search wants 1,024 rows, and less Python
+    for each row where there are more of them; beyond 16,384 what it notes of each row takes the room.
+    """
+    return min(16_384, max(1024, CHUNK_BYTES // (4 * max(d, 1))))
+
+
 def chunks(part: Part, start: int, stop: int) -> Iterator[tuple[int, NDArray[np.void], NDArray[np.float32]]]:
-    """Yields (first row, rows, vectors) of rows start .. stop - 1, at most CHUNK at a time.
+    """Yields (first row, rows, vectors) of rows start .. stop - 1, at most `chunk_rows` at a time.
 
     In pieces of equal size, since each has sums of its own for all clusters, however few its rows.
     """
     if start >= stop:
         return
-    count = -(-(stop - start) // CHUNK)
-    bounds = [start + i * (stop - start) // count for i in range(count + 1)]
     with ArrayFile(f"{part.stem}.rows.npy") as rows, ArrayFile(f"{part.stem}.vectors.npy") as stored:
+        count = -(-(stop - start) // chunk_rows(stored.shape[1]))
+        bounds = [start + i * (stop - start) // count for i in range(count + 1)]
         for low, high in itertools.pairwise(bounds):
             yield low, rows.read(low, high), stored.read(low, high)

@@ -5,6 +5,7 @@ of the NEAREST groups whose means are nearest to the row. That a nearer point li
 it is not much nearer; see ARCHITECTURE.md for what was measured.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,8 +34,7 @@ class Groups:
         means: of the groups, prepared for search.
         members: the points of all groups one after another, int64, (k,), ascending in each group.
         starts: where each group starts in `members`, int64, (groups + 1,).
-        transposed: the points in the order of `members`, float32, (d, k).
-        half_norms: half their squared norms, float32, (k,).
+        factor: `nearest.score_factor` of the points in the order of `members`, float32, (d + 1, k).
         reach: the largest norm in each group, float64, (groups,).
     """
 
@@ -42,8 +42,7 @@ class Groups:
     means: nearest.Points
     members: NDArray[np.int64]
     starts: NDArray[np.int64]
-    transposed: NDArray[np.float32]
-    half_norms: NDArray[np.float32]
+    factor: NDArray[np.float32]
     reach: NDArray[np.float64]
 
 
@@ -58,8 +57,7 @@ def prepare(points: NDArray[np.float32]) -> Groups:
         means=nearest.prepare(_means(ordered, starts[:-1])),
         members=members,
         starts=starts,
-        transposed=np.ascontiguousarray(points[members].T),
-        half_norms=(squares / 2).astype(np.float32),
+        factor=nearest.score_factor(points[members], squares),
         reach=np.sqrt(np.maximum.reduceat(squares, starts[:-1])),
     )
 
@@ -105,62 +103,50 @@ def search(x: NDArray[np.float32], groups: Groups, q: int = 1) -> tuple[NDArray[
     # Enough groups to hold q points, however small they are.
     wide = int(np.searchsorted(np.cumsum(np.sort(np.diff(groups.starts))), q)) + 1
     looked = nearest.closest(x, groups.means, min(max(NEAREST, wide), len(groups.starts) - 1))
-    value, place, beyond = _best_of_groups(x, groups, looked, q)
-    norms = np.sqrt(np.einsum("ij,ij->i", x, x).astype(np.float64) * (1 + x.shape[1] * 2.0**-23))
-    bound = nearest.error_bound(x.shape[1], norms, groups.reach[looked].max(1))
-    rows, best, kept = np.arange(len(x)), np.empty((len(x), q), np.int64), np.empty((len(x), q), np.float32)
-    for j in range(q):
-        column = value.argmax(1)
-        best[:, j], kept[:, j] = place[rows, column], value[rows, column]
-        value[rows, column] = -np.inf
-    threshold = kept[:, -1] - 2 * bound
-    doubtful = np.maximum(value.max(1), beyond.max(1)) >= threshold
-    index = groups.members[best]
-    distance = nearest.squared_distances(x, groups.exact, index)
-    if q > 1:
-        order = np.lexsort((index, distance))
-        index, distance = np.take_along_axis(index, order, 1), np.take_along_axis(distance, order, 1)
-    for row in np.flatnonzero(doubtful):
-        index[row], distance[row] = _settle(x[row], groups, looked[row], q, threshold[row])
-    return index.astype(np.int32), distance
-
-
-def _best_of_groups(
-    x: NDArray[np.float32], groups: Groups, looked: NDArray[np.int64], q: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
-    """The q largest scores x c - |c|^2 / 2 of each row in each of its groups, (n, p q), where those points are in
-    `members`, and the largest score that is not among them, (n, p).
-    """
     n, p = looked.shape
+    ones = nearest.with_ones(x)
+    slack = 2 * nearest.error_bound(x.shape[1], nearest.upper_norms(x), groups.reach[looked].max(1))
+    # First how large the scores in each group are; then again in the few groups that reach the q-th of these.
     order = np.argsort(looked, axis=None, kind="stable")
-    row, ends = order // p, np.searchsorted(looked.ravel()[order], np.arange(len(groups.starts)))
-    # One line for each row and group, those of a group one after another; put in their places at the end.
-    value, place = np.full((n * p, q), -np.inf, np.float32), np.zeros((n * p, q), np.int64)
-    beyond = np.empty(n * p, np.float32)
-    for group in np.flatnonzero(np.diff(ends)):
-        lines = slice(ends[group], ends[group + 1])
+    largest = np.empty(n * p, np.float32)
+    for lines, scores, _ in _lines(ones, groups, looked, order):
+        largest[lines] = scores.max(1)
+    largest = largest.reshape(n, p)
+    least = np.partition(largest, p - q, axis=1)[:, p - q] - slack if q <= p else np.full(n, -np.inf)
+    again = order[(largest >= least[:, None]).ravel()[order]]
+    found = [
+        (lines[line] // p, low + place, scores[line, place])
+        for lines, scores, low in _lines(ones, groups, looked, again)
+        for line, place in [np.nonzero(scores >= least[lines // p, None])]
+    ]
+    row, place, score = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    in_order = np.argsort(row, kind="stable")
+    row, place, score = row[in_order], place[in_order], score[in_order]
+    # The q-th largest score of each row is now known, where it was known what it is at least.
+    table, _ = nearest.lines_of(row, score, n)
+    least = np.partition(table, table.shape[1] - q, axis=1)[:, -q] - slack
+    near = score >= least[row]
+    return nearest.first_of_pairs(x, groups.exact, row[near], groups.members[place[near]], q)
+
+
+def _lines(
+    ones: NDArray[np.float32], groups: Groups, looked: NDArray[np.int64], order: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], int]]:
+    """Multiplies rows and groups.
+
+    Args:
+        ones: the rows, `nearest.with_ones`.
+        groups: points in groups.
+        looked: groups of each row, (n, p).
+        order: which of the n p pairs of row and group, those of a group one after another.
+
+    Yields:
+        for each group, which pairs, their scores, (pairs, points of the group), and the group's first place in
+        `members`.
+    """
+    group_of = looked.ravel()[order]
+    starts = np.flatnonzero(np.diff(group_of, prepend=-1))
+    for start, end in zip(starts, np.append(starts[1:], len(order)), strict=True):
+        lines, group = order[start:end], group_of[start]
         low, high = groups.starts[group], groups.starts[group + 1]
-        scores = np.take(x, row[lines], axis=0) @ groups.transposed[:, low:high]
-        scores -= groups.half_norms[low:high]
-        some = np.arange(len(scores))
-        for j in range(min(q, high - low)):
-            best = scores.argmax(1)
-            value[lines, j], place[lines, j] = scores[some, best], low + best
-            scores[some, best] = -np.inf
-        beyond[lines] = scores.max(1)
-    back = np.empty(n * p, np.int64)
-    back[order] = np.arange(n * p)
-    return value[back].reshape(n, p * q), place[back].reshape(n, p * q), beyond[back].reshape(n, p)
-
-
-def _settle(
-    row: NDArray[np.float32], groups: Groups, looked: NDArray[np.int64], q: int, threshold: float
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The exact search for one row, among the points of its groups whose score reaches the threshold."""
-    place = np.concatenate([np.arange(groups.starts[g], groups.starts[g + 1]) for g in looked])
-    scores = row @ groups.transposed[:, place] - groups.half_norms[place]
-    points = np.sort(groups.members[place[scores >= threshold]])
-    rows = np.broadcast_to(row, (len(points), len(row)))
-    distance = nearest.squared_distances(rows, groups.exact, points[:, None])[:, 0]
-    first = np.lexsort((points, distance))[:q]
-    return points[first], distance[first]
+        yield lines, np.take(ones, lines // looked.shape[1], axis=0) @ groups.factor[:, low:high], low

@@ -13,8 +13,13 @@ from numpy.typing import NDArray
 BLOCK = 1024
 """Rows of a product: its buffer of BLOCK x k float32 stays in the processor's cache."""
 
-PAIRS = 256
-"""Rows whose differences are held at once, in float64."""
+HELD = 196_608
+"""Numbers of the differences, in float64, that are held at once. Fewer would stay in a nearer cache, but the threads
+would then wait for each other: each call on an array gives Python's lock up and takes it again.
+"""
+
+FOLDS = 8
+"""Parts of a line of scores that are laid on each other to see how large its largest are."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +28,20 @@ class Points:
 
     A point much farther from the origin than most would make the error bound of every row useless, so such *outlying*
     points stay out of the product and are looked at only for rows that are far out too.
+
+    Attributes:
+        exact: the points, float64, (k, d).
+        ordinary: which of them are in the product, int64, (m,).
+        outlying: and which are not, int64, (k - m,).
+        factor: of the product, `score_factor` of the ordinary points, float32, (d + 1, m).
+        reach: the largest norm of an ordinary point.
+        outlying_from: the smallest norm of an outlying one, infinite where there is none.
     """
 
     exact: NDArray[np.float64]
     ordinary: NDArray[np.int64]
     outlying: NDArray[np.int64]
-    transposed: NDArray[np.float32]
-    half_norms: NDArray[np.float32]
+    factor: NDArray[np.float32]
     reach: float
     outlying_from: float
 
@@ -41,16 +53,28 @@ def prepare(points: NDArray[np.float32]) -> Points:
     limit = 16 * np.median(norms) if len(norms) > 2 else np.inf
     is_ordinary = norms <= max(limit, norms.min())
     ordinary, outlying = np.flatnonzero(is_ordinary), np.flatnonzero(~is_ordinary)
-    near = points[ordinary]
     return Points(
         exact=exact,
         ordinary=ordinary,
         outlying=outlying,
-        transposed=np.ascontiguousarray(near.T),
-        half_norms=(norms[ordinary] ** 2 / 2).astype(np.float32),
+        factor=score_factor(points[ordinary], norms[ordinary] ** 2),
         reach=float(norms[ordinary].max()),
         outlying_from=float(norms[outlying].min(initial=np.inf)),
     )
+
+
+def score_factor(points: NDArray[np.float32], squares: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Returns the points, (k, d), as columns with minus half their squared norms below: what rows with a 1 at their end
+    are multiplied by to give the scores x c - |c|^2 / 2, in one product and no pass after it.
+    """
+    return np.concatenate([points.T, (squares / -2).astype(np.float32)[None]])
+
+
+def with_ones(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns the rows, (n, d), with a 1 at their end, (n, d + 1)."""
+    out = np.empty((len(x), x.shape[1] + 1), np.float32)
+    out[:, :-1], out[:, -1] = x, 1
+    return out
 
 
 def squared_distances(
@@ -67,14 +91,16 @@ def squared_distances(
         order.
     """
     out = np.empty(index.shape)
-    difference = np.empty((min(PAIRS, len(x)), x.shape[1]))
-    for low in range(0, len(x), PAIRS):
-        rows = x[low : low + PAIRS].astype(np.float64)
-        block = difference[: len(rows)]
+    height = min(BLOCK, max(1, HELD // x.shape[1]), len(x))
+    wide, difference = np.empty((height, x.shape[1])), np.empty((height, x.shape[1]))
+    for low in range(0, len(x), height):
+        some = x[low : low + height]
+        rows, block = wide[: len(some)], difference[: len(some)]
+        rows[:] = some
         for j in range(index.shape[1]):
-            np.take(points, index[low : low + PAIRS, j], axis=0, out=block, mode="clip")
+            np.take(points, index[low : low + height, j], axis=0, out=block, mode="clip")
             np.subtract(rows, block, out=block)
-            np.einsum("ij,ij->i", block, block, out=out[low : low + PAIRS, j])
+            np.einsum("ij,ij->i", block, block, out=out[low : low + height, j])
     return out
 
 
@@ -113,43 +139,78 @@ def closest(x: NDArray[np.float32], points: Points, q: int) -> NDArray[np.int64]
         if q >= len(points.ordinary) or len(points.outlying):
             index[low : low + BLOCK] = nearest(rows, points, q)[0]
             continue
-        scores = rows @ points.transposed
-        scores -= points.half_norms
-        some = np.argpartition(scores, len(points.ordinary) - q - 1, axis=1)[:, len(points.ordinary) - q - 1 :]
-        value = np.take_along_axis(scores, some, 1)
-        norms = np.sqrt(np.einsum("ij,ij->i", rows, rows).astype(np.float64) * (1 + rows.shape[1] * 2.0**-23))
-        # argpartition puts the (q + 1)-th largest first.
-        gap = value[:, 1:].min(1) - value[:, 0]
-        doubtful = np.flatnonzero(gap <= 2 * error_bound(rows.shape[1], norms, points.reach))
-        found = points.ordinary[some[:, 1:]]
+        scores = with_ones(rows) @ points.factor
+        place, value = _largest(scores, q + 1)
+        # Of each row, the last is the one too many.
+        gap = value[:, :-1].min(1) - value[:, -1]
+        doubtful = np.flatnonzero(gap <= 2 * error_bound(rows.shape[1], upper_norms(rows), points.reach))
+        found = points.ordinary[place[:, :-1]]
         if len(doubtful):
             found[doubtful] = nearest(rows[doubtful], points, q)[0]
         index[low : low + BLOCK] = found
     return index
 
 
+def _largest(scores: NDArray[np.float32], m: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Returns where the m largest of each line are and their values, (n, m), of each the m-th largest last.
+
+    Laid on each other, the parts of a line show a value that at least m of its scores reach, and hardly more than m do:
+    only those need an order.
+    """
+    n, k = scores.shape
+    width = k // FOLDS if k >= 2 * FOLDS * m else k
+    folded = scores[:, :width].copy()
+    for low in range(width, k - width + 1, width):
+        np.maximum(folded, scores[:, low : low + width], out=folded)
+    folded.sort(1)
+    flat = np.flatnonzero(scores >= folded[:, -m, None])
+    row, place = np.divmod(flat, k)
+    table, starts = lines_of(row, scores.ravel()[flat], n)
+    first = np.argpartition(-table, m - 1, axis=1)[:, :m]
+    return place[starts[:, None] + first], np.take_along_axis(table, first, 1)
+
+
+def lines_of(
+    row: NDArray[np.int64], score: NDArray[np.float32], n: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Returns the scores of each row, 0 .. n - 1, in a line of their own, filled up with -inf, float32, (n, most), and
+    where each row starts among the scores, int64, (n,). The rows ascend.
+    """
+    starts = np.searchsorted(row, np.arange(n))
+    column = np.arange(len(row)) - starts[row]
+    table = np.full((n, int(column.max(initial=0)) + 1), -np.inf, np.float32)
+    table[row, column] = score
+    return table, starts
+
+
+def upper_norms(x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Returns norms of the rows, float64, (n,); computed in float32 for speed, so a little more than they are: enough
+    for a bound.
+    """
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", x, x).astype(np.float64) * (1 + x.shape[1] * 2.0**-23)))
+
+
 def error_bound(dimension: int, norms: NDArray[np.float64], reach: NDArray[np.float64] | float) -> NDArray[np.float64]:
     """Returns how far a float32 score x c - |c|^2 / 2 is from the true one at most.
 
-    |error| <= gamma_d |x| |c| for the product (Higham, "Accuracy and Stability of Numerical Algorithms", 3.1), plus the
-    roundings of the half norm and of the difference; u = 2^-24. The factor covers what is second order.
+    |error| <= gamma_(d + 1) (|x| |c| + |c|^2 / 2) for the product with the half norm in it (Higham, "Accuracy and
+    Stability of Numerical Algorithms", 3.1), plus the rounding of the half norm; u = 2^-24. The first factor covers
+    what is second order.
 
     Args:
         dimension: d.
         norms: of the rows, (n,).
         reach: the largest norm of a point, (n,) or one for all.
     """
-    return np.asarray(1.05 * 2.0**-24 * ((dimension + 4) * norms * reach + 2 * np.square(reach)))
+    return np.asarray(1.05 * 2.0**-24 * (dimension + 2) * reach * (norms + reach / 2))
 
 
 def _nearest_block(
     x: NDArray[np.float32], points: Points, q: int, scores: NDArray[np.float32]
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """The search in one block; `scores` is the buffer for x c - |c|^2 / 2, which is largest at the nearest point."""
-    np.matmul(x, points.transposed, out=scores)
-    np.subtract(scores, points.half_norms, out=scores)
-    # In float32 for speed, so a little more than it says: enough for what is a bound.
-    norms = np.sqrt(np.einsum("ij,ij->i", x, x).astype(np.float64) * (1 + x.shape[1] * 2.0**-23))
+    np.matmul(with_ones(x), points.factor, out=scores)
+    norms = upper_norms(x)
     bound = error_bound(x.shape[1], norms, points.reach)
     rows = np.arange(len(x))
     taken = min(q, scores.shape[1])
@@ -172,8 +233,11 @@ def _nearest_block(
         some, found = (x, index) if len(sure) == len(x) else (x[sure], index[sure])
         d = squared_distances(some, points.exact, found)
         if q > 1:
-            order = np.lexsort((found, d))
-            found, d = np.take_along_axis(found, order, 1), np.take_along_axis(d, order, 1)
+            # Where the filter had the right order already, most of them, nothing moves.
+            mixed = np.flatnonzero((np.diff(d) <= 0).any(1))
+            order = np.lexsort((found[mixed], d[mixed]))
+            found[mixed] = np.take_along_axis(found[mixed], order, 1)
+            d[mixed] = np.take_along_axis(d[mixed], order, 1)
         out_index[sure], out_distance[sure] = found, d
     unsure = np.flatnonzero(doubtful)
     if len(unsure):
@@ -192,11 +256,32 @@ def _settle(
     m = len(points.outlying)
     row = np.concatenate([row, np.repeat(np.arange(len(x)), m)])
     point = np.concatenate([points.ordinary[place], np.tile(points.outlying, len(x))])
+    return first_of_pairs(x, points.exact, row, point, q)
+
+
+def first_of_pairs(
+    x: NDArray[np.float32],
+    exact: NDArray[np.float64],
+    row: NDArray[np.int64],
+    point: NDArray[np.int64],
+    q: int,
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Returns the q nearest among the points that are paired with each row, at least q, ties by index.
+
+    Args:
+        x: float32, (n, d).
+        exact: all points, float64, (k, d).
+        row: of each pair, 0 .. n - 1, in any order.
+        point: of each pair.
+        q: >= 1.
+
+    Returns:
+        indices, int32, (n, q), nearest first, and squared distances, float64, (n, q).
+    """
     distance = np.empty(len(row))
     for low in range(0, len(row), BLOCK):
         some = slice(low, low + BLOCK)
-        distance[some] = squared_distances(x[row[some]], points.exact, point[some, None])[:, 0]
+        distance[some] = squared_distances(x[row[some]], exact, point[some, None])[:, 0]
     order = np.lexsort((point, distance, row))
-    starts = np.searchsorted(row[order], np.arange(len(x)))
-    first = order[starts[:, None] + np.arange(q)]
+    first = order[np.searchsorted(row[order], np.arange(len(x)))[:, None] + np.arange(q)]
     return point[first].astype(np.int32), distance[first]
