@@ -175,7 +175,7 @@ def counters(job: Job) -> dict[str, float]:
         "ScoreSplit.read_bytes": whole,
         "ScoreSplit.sent_bytes": processes * anchors * (8 + EXACT_BYTES),
         "ScoreSplit.side_bytes": processes * anchors * (4 * job.dimension + 30),
-        "TotalSplit.read_bytes": n * scores,
+        "TotalSplit.read_bytes": n * 8 * job.neighbors,
         "TotalSplit.sent_bytes": processes * (8 * min(job.size, n / processes) + 2 * EXACT_BYTES),
         "CoarseSplit.read_bytes": n * scores,
         "CoarseSplit.side_bytes": processes * 8 * anchors,

@@ -133,8 +133,9 @@ def run(request: pytest.FixtureRequest, digits: Digits, tmp_path_factory: pytest
 def scored(run: Run, digits: Digits) -> Scored:
     """Reads scores/, and puts them in the order of the corpus."""
     parts = [part for _, split in run.plan() for part in run.proxies().read(split.key)]
-    hashes = np.concatenate([rows["hash"] for rows, _, _ in parts])
-    scores, proxy = np.concatenate([s for _, s, _ in parts]), np.concatenate([p for _, _, p in parts])
+    hashes = np.concatenate([rows["hash"] for rows, _ in parts])
+    scores = np.concatenate([scores for _, scores in parts])
+    proxy = run.proxies().proxy(scores)
     assert len(parts) > 2 and len(hashes) == len(digits.ids)
     place = {h: i for i, h in enumerate(hashes.tolist())}
     order = [place[h] for h in oracle.id_hashes(digits.ids).tolist()]
@@ -191,7 +192,7 @@ def test_the_draws_are_those_of_the_oracle(run: Run, digits: Digits) -> None:
 def draws_over_seeds(run: Run, method: str, seeds: int) -> Iterator[NDArray[np.void]]:
     """The drawn records for each seed, by the pieces of the sample stage over the scores of the finished run."""
     proxies, plan = run.proxies(), run.plan()
-    values = np.concatenate([proxy for _, split in plan for _, _, proxy in proxies.read(split.key)])
+    values = np.concatenate([proxies.proxy(scores) for _, split in plan for _, scores in proxies.scores(split.key)])
     total, largest = exact.exact_sum(values), np.sort(values)[::-1][:SIZE].tolist()
     threshold = solve(total, largest, int(np.count_nonzero(values)), SIZE)
     for seed in range(seeds):

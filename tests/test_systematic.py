@@ -88,12 +88,18 @@ class Reader:
     folder: str
     equal: bool
 
-    def read(self, key: str) -> Iterator[tuple[NDArray[np.void], NDArray[np.void], NDArray[np.float64]]]:
-        losses = vectors.read_array(f"{self.folder}/losses.npy")
+    def read(self, key: str) -> Iterator[tuple[NDArray[np.void], NDArray[np.void]]]:
+        for part, scores in self.scores(key):
+            yield vectors.read_array(f"{part.stem}.rows.npy"), scores
+
+    def scores(self, key: str) -> Iterator[tuple[vectors.Part, NDArray[np.void]]]:
         for i, part in enumerate(vectors.parts_of(f"{self.folder}/vectors/{key}")):
-            scores = vectors.read_array(f"{vectors.part_stem(f'{self.folder}/scores/{key}', i)}.scores.npy")
-            proxy = losses[scores["anchor"][:, 0]] + 0.5 * scores["squared"][:, 0].astype(np.float64)
-            yield vectors.read_array(f"{part.stem}.rows.npy"), scores, np.ones(len(proxy)) if self.equal else proxy
+            yield part, vectors.read_array(f"{vectors.part_stem(f'{self.folder}/scores/{key}', i)}.scores.npy")
+
+    def proxy(self, scores: NDArray[np.void]) -> NDArray[np.float64]:
+        losses = vectors.read_array(f"{self.folder}/losses.npy")
+        proxy: NDArray[np.float64] = losses[scores["anchor"][:, 0]] + 0.5 * scores["squared"][:, 0].astype(np.float64)
+        return np.ones(len(proxy)) if self.equal else proxy
 
 
 def run_draw(

@@ -60,8 +60,8 @@ def test_the_draw_is_that_of_the_command(corpus: Path, method: str) -> None:
     pairs = [
         (by_hash[h], p)
         for line in lines
-        for rows, _, proxy in proxies.read(json.loads(line)[0])
-        for h, p in zip(rows["hash"].tolist(), proxy.tolist(), strict=True)
+        for rows, scores in proxies.read(json.loads(line)[0])
+        for h, p in zip(rows["hash"].tolist(), proxies.proxy(scores).tolist(), strict=True)
     ]
     assert len(pairs) == 300
     expected = sorted((r["id"], r["tithe_weight"], r["tithe_probability"]) for r in sample(output).to_pylist())

@@ -94,11 +94,14 @@ class Proxies:
             stem = vectors.part_stem(f"{self.scores_folder}/{key}", number)
             yield part, vectors.read_array(f"{stem}.scores.npy")
 
-    def read(self, key: str) -> Iterator[tuple[NDArray[np.void], NDArray[np.void], Floats]]:
-        """Yields (rows, scores, proxies) of the parts of a split."""
-        losses = read_losses(self.losses)
+    def read(self, key: str) -> Iterator[tuple[NDArray[np.void], NDArray[np.void]]]:
+        """Yields (rows, scores) of the parts of a split."""
         for part, scores in self.scores(key):
-            yield vectors.read_array(f"{part.stem}.rows.npy"), scores, self.rule.proxy(losses, scores)
+            yield vectors.read_array(f"{part.stem}.rows.npy"), scores
+
+    def proxy(self, scores: NDArray[np.void]) -> Floats:
+        """Returns the proxies of some scores, (n,): of each a function of its score alone."""
+        return self.rule.proxy(read_losses(self.losses), scores)
 
 
 @once_a_process(2)
@@ -124,7 +127,8 @@ class TotalSplit(SplitDoFn):
         self._proxies, self._size = proxies, size
 
     def work(self, element: Any, *sides: Any) -> list[ProxyTotals]:
-        return [proxy_totals(proxy, self._size) for _, _, proxy in self._proxies.read(element[1].key)]
+        proxies = self._proxies
+        return [proxy_totals(proxies.proxy(scores), self._size) for _, scores in proxies.scores(element[1].key)]
 
 
 def proxy_totals(proxy: Floats, size: int) -> ProxyTotals:
@@ -285,7 +289,8 @@ class DrawSplit(SplitDoFn):
     def work(self, element: Any, *sides: Any) -> list[list[NDArray[np.void]]]:
         number, split = element
         out = []
-        for rows, scores, proxy in self._proxies.read(split.key):
+        for rows, scores in self._proxies.read(split.key):
+            proxy = self._proxies.proxy(scores)
             drawn, keys, expected = self._sampler.draw(proxy, rows["hash"])
             chosen = np.empty(len(drawn), CHOSEN)
             chosen["key"], chosen["expected"], chosen["multiplicity"] = keys, expected, 1

@@ -11,6 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
+from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
@@ -111,7 +112,7 @@ class ThreadedDoFn(beam.DoFn):
         while len(self._pending) > self._threads:
             yield from self._pending.popleft().result()
 
-    def finish_bundle(self) -> Iterator[WindowedValue]:
+    def finish_bundle(self) -> Iterator[Any]:
         while self._pending:
             for value in self._pending.popleft().result():
                 yield _in_global_window(value)
@@ -146,7 +147,9 @@ class ThreadedDoFn(beam.DoFn):
         raise NotImplementedError
 
 
-def _in_global_window(value: Any) -> WindowedValue:
+def _in_global_window(value: Any) -> Any:
+    if isinstance(value, TaggedOutput):
+        return TaggedOutput(value.tag, _in_global_window(value.value))
     return WindowedValue(value, MIN_TIMESTAMP, [GlobalWindow()])
 
 

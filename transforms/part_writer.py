@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from tithe.transforms import vectors
 
-PART_ROWS = 65_536
+PART_ROWS = 262_144
 """Rows of a part at most: what is sorted in memory at once."""
 
 PART_BYTES = 64 << 20

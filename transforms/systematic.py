@@ -38,10 +38,14 @@ or a few more."""
 
 
 class ProxyReader(Protocol):
-    """What gives the rows, scores and proxies of the parts of a split, the same on each reading."""
+    """What gives the rows and scores of the parts of a split, the same on each reading, and the proxies of scores."""
 
-    def read(self, key: str) -> Iterator[tuple[NDArray[np.void], NDArray[np.void], NDArray[np.float64]]]:
-        """Yields (rows, scores, proxies) of the parts of a split."""
+    def read(self, key: str) -> Iterator[tuple[NDArray[np.void], NDArray[np.void]]]:
+        """Yields (rows, scores) of the parts of a split."""
+        ...
+
+    def proxy(self, scores: NDArray[np.void]) -> NDArray[np.float64]:
+        """Returns the proxies of some scores."""
         ...
 
 
@@ -75,25 +79,31 @@ class SystematicTask:
 
 
 @dataclass
-class PassPart:
-    """The rows of a part of a split, as the pass sees them."""
+class PassRows:
+    """Some rows of a part of a split, as the pass sees them; all fields are arrays, (n,)."""
 
     rows: NDArray[np.void]
     scores: NDArray[np.void]
-    proxy: NDArray[np.float64]
-    masses: NDArray[np.int64]
     hashes: NDArray[np.uint64]
     coarse: NDArray[np.int64]
+    proxy: NDArray[np.float64]
+    masses: NDArray[np.int64]
 
 
-def read_pass(task: SystematicTask, key: str) -> Iterator[PassPart]:
-    """Yields the parts of a split."""
+def read_pass(task: SystematicTask, key: str, holding: NDArray[np.bool_] | None = None) -> Iterator[PassRows]:
+    """Yields the parts of a split, or their rows in the coarse cells that hold a point, (c,): few, so that the other
+    passes cost little more than reading.
+    """
     ranks = _read_shared(task.order)
     bits = systematic.coarse_bits(len(ranks))
-    for rows, scores, proxy in task.proxies.read(key):
+    for rows, scores in task.proxies.read(key):
         hashes = hashing.role_hash(rows["hash"], task.seed, "draw")
         coarse = systematic.coarse_cells(ranks[scores["anchor"][:, 0]], hashes, bits)
-        yield PassPart(rows, scores, proxy, task.scale.masses(proxy), hashes, coarse)
+        if holding is not None:
+            some = np.flatnonzero(holding[coarse])
+            rows, scores, hashes, coarse = rows[some], scores[some], hashes[some], coarse[some]
+        proxy = task.proxies.proxy(scores)
+        yield PassRows(rows, scores, hashes, coarse, proxy, task.scale.masses(proxy))
 
 
 @once_a_process(4)
@@ -115,18 +125,23 @@ def read_cells(task: SystematicTask) -> Cells:
 
 
 class CoarseSplit(SplitDoFn):
-    """A split -> masses of the coarse cells."""
+    """A split -> masses of the coarse cells; the records that are certain, CHOSEN, by the output `certain`."""
 
     def __init__(self, task: SystematicTask, threads: int) -> None:
         super().__init__(threads)
         self._task = task
 
-    def work(self, element: Any, *sides: Any) -> list[NDArray[np.int64]]:
-        clusters = len(_read_shared(self._task.order))
+    def work(self, element: Any, *sides: Any) -> list[Any]:
+        task, (number, split) = self._task, element
+        clusters = len(_read_shared(task.order))
         sums = np.zeros(clusters << systematic.coarse_bits(clusters), np.int64)
-        for part in read_pass(self._task, element[1].key):
+        out: list[Any] = [sums]
+        for part in read_pass(task, split.key):
             np.add.at(sums, part.coarse, part.masses)
-        return [sums]
+            certain = np.flatnonzero(task.scale.certain(part.proxy))
+            if len(certain):
+                out.append(TaggedOutput("certain", _chosen(number, part, certain)))
+        return out
 
 
 def sum_coarse(masses: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -153,12 +168,6 @@ def sum_masses(some: Iterable[NDArray[np.void]]) -> NDArray[np.void]:
     return out
 
 
-def _cells_of(cells: Cells, part: PassPart) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows of a part that have mass and lie in a coarse cell with a point, and the cell of each."""
-    rows = np.flatnonzero(cells.holding[part.coarse] & (part.masses > 0))
-    return rows, cells.cell(part.coarse[rows], part.hashes[rows])
-
-
 class CellSplit(SplitDoFn):
     """A split, once the coarse masses are known -> (group, MASS of the cells) for the coarse cells that hold a
     point."""
@@ -169,11 +178,10 @@ class CellSplit(SplitDoFn):
 
     def work(self, element: Any, *sides: Any) -> list[tuple[int, NDArray[np.void]]]:
         cells, found = read_cells(self._task), []
-        for part in read_pass(self._task, element[1].key):
-            rows, cell = _cells_of(cells, part)
-            masses = np.empty(len(rows), MASS)
-            masses["cell"], masses["mass"] = cell, part.masses[rows]
-            found.append(sum_masses([masses]))
+        for part in read_pass(self._task, element[1].key, cells.holding):
+            masses = np.empty(len(part.rows), MASS)
+            masses["cell"], masses["mass"] = cells.cell(part.coarse, part.hashes), part.masses
+            found.append(masses[part.masses > 0])
         together = sum_masses(found)
         first = cells.offsets[np.searchsorted(cells.offsets, together["cell"], "right") - 1]
         return list(_by_key(first // CELLS_A_GROUP, together))
@@ -207,7 +215,7 @@ def write_cells(groups: list[NDArray[np.void]], task: SystematicTask) -> str:
 
 
 class GatherSplit(SplitDoFn):
-    """A split, once the cells with points are known -> (key, CHOSEN as bytes) of their rows, the certain ones under -1.
+    """A split, once the cells with points are known -> (key, CHOSEN as bytes) of their rows.
 
     Bytes, since a key has but a few rows in a split and an array would be mostly header.
     """
@@ -220,20 +228,17 @@ class GatherSplit(SplitDoFn):
         task, (number, split) = self._task, element
         cells, held = read_cells(task), _read_shared(task.cells_path)["cell"]
         out: list[tuple[int, bytes]] = []
-        for part in read_pass(task, split.key):
-            rows, cell = _cells_of(cells, part)
+        for part in read_pass(task, split.key, cells.holding):
+            cell = cells.cell(part.coarse, part.hashes)
             place = np.searchsorted(held, cell)
-            with_point = np.append(held, -1)[place] == cell
-            rows, keys = rows[with_point], place[with_point] // CELLS_A_KEY
-            certain = np.flatnonzero(task.scale.certain(part.proxy))
-            if len(certain):
-                out.append((-1, _chosen(number, part, certain).tobytes()))
+            rows = np.flatnonzero((np.append(held, -1)[place] == cell) & (part.masses > 0))
+            keys = place[rows] // CELLS_A_KEY
             out += [(key, some.tobytes()) for key, some in _by_key(keys, _chosen(number, part, rows))]
         return out
 
 
-def _chosen(number: int, part: PassPart, wanted: NDArray[np.int64]) -> NDArray[np.void]:
-    """The rows as certain records; `pick_rows` gives those that are not their inclusion probability and order."""
+def _chosen(number: int, part: PassRows, wanted: NDArray[np.int64]) -> NDArray[np.void]:
+    """The rows as certain records; `PickRows` gives those that are not their inclusion probability and order."""
     out = np.zeros(len(wanted), CHOSEN)
     for name in ("hash", "piece", "position"):
         out[name] = part.rows[name][wanted]
@@ -252,7 +257,7 @@ def _by_key(keys: NDArray[np.int64], rows: NDArray[np.void]) -> Iterator[tuple[i
 
 
 class Count(beam.DoFn):
-    """Passes (key, rows) on, certain rows by the output `certain`; counts rows and bytes that go through the shuffle.
+    """Passes (key, rows) on; counts rows and bytes that go through the shuffle.
 
     Apart from the DoFns over splits, whose threads Beam's counters do not see.
     """
@@ -262,12 +267,8 @@ class Count(beam.DoFn):
         self._rows = Metrics.counter("systematic", f"{name}_rows")
         self._bytes = Metrics.counter("systematic", f"{name}_bytes")
 
-    def process(self, element: tuple[int, Any]) -> Iterator[Any]:
-        key, rows = element
-        if key < 0:
-            yield TaggedOutput("certain", np.frombuffer(rows, CHOSEN))
-            return
-        size = memoryview(rows).nbytes
+    def process(self, element: tuple[int, Any]) -> Iterator[tuple[int, Any]]:
+        size = memoryview(element[1]).nbytes
         self._rows.inc(size // self._row_bytes)
         self._bytes.inc(size)
         yield element
@@ -324,9 +325,9 @@ class DrawSystematic(beam.PTransform):
     def expand(self, root: beam.Pipeline) -> beam.PCollection:
         task, threads = self._task, self._threads
         splits = root | "Splits" >> ReadPlan(self._plan)  # (number, Split)
+        first = splits | "Masses" >> beam.ParDo(CoarseSplit(task, threads)).with_outputs("certain", main="masses")
         coarse = (
-            splits
-            | "Masses" >> beam.ParDo(CoarseSplit(task, threads))  # masses of the coarse cells
+            first.masses  # of the coarse cells
             | "Sum" >> beam.CombineGlobally(sum_coarse)
             | "WriteMasses" >> beam.Map(write_coarse, task)  # path
         )
@@ -339,14 +340,15 @@ class DrawSystematic(beam.PTransform):
             | "GatherCells" >> beam.combiners.ToList()
             | "WriteCells" >> beam.Map(write_cells, task)  # path
         )
-        rows = (
+        picked = (
             splits
             | "Rows" >> beam.ParDo(GatherSplit(task, threads), AsSingleton(cells))  # (key, CHOSEN as bytes)
-            | "CountRows" >> beam.ParDo(Count("gathered", CHOSEN.itemsize)).with_outputs("certain", main="others")
+            | "CountRows" >> beam.ParDo(Count("gathered", CHOSEN.itemsize))
+            | "Gather" >> beam.GroupByKey()
+            | "Pick" >> beam.ParDo(PickRows(task))  # CHOSEN
         )
-        picked = rows.others | "Gather" >> beam.GroupByKey() | "Pick" >> beam.ParDo(PickRows(task))  # CHOSEN
         return (
-            (rows.certain, picked)
+            (first.certain, picked)
             | "Together" >> beam.Flatten()
             | "GatherDraws" >> beam.combiners.ToList()
             | "Write" >> beam.Map(write_draws, self._path)

@@ -28,6 +28,9 @@ ROWS = 2**13
 BLOCK = 256
 """Rows rounded to the grid at a time: they stay in the processor's cache."""
 
+DENSE = 4096
+"""Sums of numbers of one group and one power of two that are kept though there be fewer numbers than that."""
+
 OUTLYING = 20
 """How far, in powers of two, a component may lie beyond the bound of an ordinary row: what the high limb has room for
 in 2**43 rows.
@@ -42,17 +45,25 @@ def exact_sums(values: NDArray[np.float64], groups: NDArray[np.integer], count: 
         groups: the group of each value, (n,), in 0 .. count - 1.
         count: number of groups.
     """
+    if not len(values):
+        return [0] * count
     mantissa, exponent = np.frexp(values)
     integer = np.ldexp(mantissa, 53).astype(np.int64)
-    keys, place = np.unique(groups.astype(np.int64) * 4096 + exponent + 2048, return_inverse=True)
+    least = int(exponent.min())
+    width = int(exponent.max()) - least + 1
+    cell = groups * np.int64(width) + (exponent - least)
+    if count * width <= DENSE + 4 * len(values):
+        cells = np.arange(count * width)
+    else:
+        cells, cell = np.unique(cell, return_inverse=True)
     high, low = integer >> LIMB, integer & ((1 << LIMB) - 1)
-    highs = np.bincount(place, high, len(keys))
-    lows = np.bincount(place, low, len(keys))
+    highs, lows = np.bincount(cell, high, len(cells)), np.bincount(cell, low, len(cells))
+    some = np.flatnonzero((highs != 0) | (lows != 0))
     totals = [0] * count
-    for key, h, m in zip(keys.tolist(), highs.tolist(), lows.tolist(), strict=True):
-        total, shift = (int(h) << LIMB) + int(m), key % 4096 - 2048 - 53 + SCALE
+    for key, h, m in zip(cells[some].tolist(), highs[some].tolist(), lows[some].tolist(), strict=True):
+        total, shift = (int(h) << LIMB) + int(m), key % width + least - 53 + SCALE
         # A subnormal's mantissa ends in zeros, so shifting right loses nothing.
-        totals[key // 4096] += total << shift if shift >= 0 else total >> -shift
+        totals[key // width] += total << shift if shift >= 0 else total >> -shift
     return totals
 
 

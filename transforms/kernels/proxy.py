@@ -26,8 +26,11 @@ def smoothed_loss(anchor_losses: Floats, anchor: NDArray[np.integer], squared: N
         anchor: the q nearest anchors of each record, nearest first, (n, q); with q = 1 this is the loss of the nearest.
         squared: squared Euclidean distances to them, ascending, (n, q).
     """
+    first: Floats = anchor_losses[anchor[:, 0]]
+    if anchor.shape[1] == 1:
+        return first
     distances = squared.astype(np.float64)
-    farthest, first = distances[:, -1], anchor_losses[anchor[:, 0]]
+    farthest = distances[:, -1]
     together = farthest == 0
     scale = np.where(together, 1.0, farthest)
     excess, weights = np.zeros(len(anchor)), np.zeros(len(anchor))
