@@ -92,37 +92,62 @@ def run_rounds(store: Store, centers: Floats, rounds: int, rows: int) -> tuple[F
     for number in range(rounds):
         low, width = store.batch(number, rows)
         work = partial(_sum_piece, search=Search(centers), low=low, width=width, use=FAR + number, exponent=exponent)
-        totals, counts, far = np.zeros(centers.shape, np.int64), np.zeros(k, np.int64), list[tuple[float, Floats]]()
+        totals, counts, far = np.zeros(centers.shape, np.int64), np.zeros(k, np.int64), list[Far]()
         assigned = []
         for sums, some, candidates, nearest in store.pool.map(work, store.pieces):
             assigned.append(nearest)
             totals += sums
             counts += some
-            far = sorted(far + candidates, key=lambda pair: pair[0])[: _far_count(k)]
+            far += candidates
         old = weights * DECAY
         weights = old + counts
         moved = (centers * old[:, None] + totals * 2.0 ** (exponent - 40)) / np.maximum(weights, 1e-300)[:, None]
         centers = np.where(counts[:, None] > 0, moved, centers).astype(np.float32)
         starved = np.flatnonzero((counts == 0) & (weights < 1))
-        for center, (_, vector) in zip(starved, far, strict=False):
-            centers[center], weights[center] = vector, 1
+        targets = _choose_far(far, k, len(starved))
+        centers[starved[: len(targets)]], weights[starved[: len(targets)]] = targets, 1
     return centers, assigned
 
 
+Far = tuple[Doubles, Doubles, Floats]
+"""Keys, squared distances and vectors of far rows."""
+
+
 def _far_count(k: int) -> int:
-    return max(8, k // 4)
+    return max(8, min(2 * k, 2048), k // 4)
+
+
+def _choose_far(far: list[Far], k: int, count: int) -> Floats:
+    """Of the far rows with the smallest keys, those that one after the other take away most of the cost."""
+    keys, squared, x = (np.concatenate(column) for column in zip(*far, strict=True))
+    kept = np.argsort(keys)[: _far_count(k)]
+    left, x = squared[kept], x[kept]
+    norms = np.einsum("ij,ij->i", x, x)
+    apart = np.maximum(norms[:, None] + norms - 2 * (x @ x.T), 0)
+    np.fill_diagonal(apart, 0)
+    weight = 1 / left
+    gain = weight @ np.maximum(left[:, None] - apart, 0) + 0.01 * left / left.max()
+    chosen = []
+    for _ in range(min(count, len(x))):
+        best = int(gain.argmax())
+        chosen.append(best)
+        gain[best] = -np.inf
+        nearer = np.flatnonzero(apart[:, best] < left)
+        saved = np.maximum(left[nearer, None] - apart[nearer], 0)
+        left[nearer] = apart[nearer, best]
+        gain -= weight[nearer] @ (saved - np.maximum(left[nearer, None] - apart[nearer], 0))
+    return x[chosen]
 
 
 def _sum_piece(
     piece: Piece, search: Search, low: int, width: int, use: int, exponent: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], list[tuple[float, Floats]], list[NDArray[np.int32]]]:
-    """The exact sums and counts of a piece's rows of a batch, far rows with their keys, and the center nearest to each
-    row.
-    """
+) -> tuple[NDArray[np.int64], NDArray[np.int64], list[Far], list[NDArray[np.int32]]]:
+    """The exact sums and counts of a piece's rows of a batch, far rows, and the center nearest to each row."""
     k = len(search.centers)
     totals, counts = np.zeros(search.centers.shape, np.int64), np.zeros(k, np.int64)
-    far: list[tuple[float, Floats]] = []
+    far: list[Far] = []
     nearest = []
+    limit = np.inf  # of this piece's rows so far, as many as are wanted have smaller keys
     for start, stop in piece.ranges(low, width):
         for at, x in piece.chunks(start, stop):
             index, best = search.assign(x)
@@ -134,8 +159,11 @@ def _sum_piece(
             counts += np.bincount(index, minlength=k)
             squared = np.maximum(np.einsum("ij,ij->i", x, x) - 2 * best, 1e-30)
             keys = -np.log(uniform(piece.hashes[at : at + len(x)], use)) / squared
-            few = np.argpartition(keys, min(_far_count(k), len(x) - 1))[: _far_count(k)]
-            far += [(float(keys[row]), x[row].copy()) for row in few]
+            few = np.flatnonzero(keys <= limit)
+            if len(few) > _far_count(k):
+                few = few[np.argpartition(keys[few], _far_count(k) - 1)[: _far_count(k)]]
+                limit = keys[few].max()
+            far.append((keys[few], squared[few].astype(np.float64), x[few]))
     return totals, counts, far, nearest
 
 

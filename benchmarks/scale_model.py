@@ -9,7 +9,7 @@ from tithe.clustering import MIN_BATCH, SEED_ROWS
 from tithe.transforms.centering import SAMPLE
 from tithe.transforms.cluster import SEED_STEPS
 from tithe.transforms.draw import CHOSEN
-from tithe.transforms.kernels import rounding, rounds, systematic
+from tithe.transforms.kernels import far, rounding, systematic
 from tithe.transforms.kernels.exact import ROWS
 from tithe.transforms.losses import GROUP
 from tithe.transforms.pilot import SPARES
@@ -89,7 +89,7 @@ class Job:
     @property
     def far_bytes(self) -> int:
         """Of a candidate of seeding, or of a far row of a round."""
-        return rounds.far_dtype(self.dimension).itemsize
+        return far.far_dtype(self.dimension).itemsize
 
     @property
     def near_bytes(self) -> int:
@@ -116,12 +116,12 @@ class Job:
     @property
     def far_kept(self) -> float:
         """Bytes of the far rows of one bundle of a round."""
-        return min(rounds.far_count(self.clusters), self.batch_rows / self.processes) * self.far_bytes
+        return min(far.far_count(self.clusters), self.batch_rows / self.processes) * self.far_bytes
 
     @property
     def near_kept(self) -> float:
         """Bytes of the candidates for representatives of one bundle."""
-        most = rounding.SPARES * self.clusters + rounds.far_count(self.clusters)
+        most = rounding.SPARES * self.clusters + rounding.far_count(self.clusters)
         return min(most, self.batch_rows / self.processes) * self.near_bytes
 
     @property

@@ -89,11 +89,37 @@ def assign(row: Vectors, centers: Vectors) -> tuple[int, float]:
     return nearest, float(squared[nearest])
 
 
-def far_rows(rows: list[int], squared: list[float], hashes: U64, seed: int, role: str, k: int) -> list[int]:
+def far_rows(rows: list[int], squared: list[float], hashes: U64, seed: int, role: str, count: int) -> list[int]:
     """Rows drawn without replacement in proportion to squared distance, in the order of the draw."""
     uniforms = hashing.uniform(hashing.role_hash(hashes, seed, role))
     keys = [(-math.log(uniforms[i]) / d, int(hashes[i]), i) for i, d in zip(rows, squared, strict=True) if d > 0]
-    return [i for _, _, i in sorted(keys)[: max(8, k // 4)]]
+    return [i for _, _, i in sorted(keys)[:count]]
+
+
+def choose_far(x: Vectors, far: list[int], squared: dict[int, float], count: int) -> list[int]:
+    """Those of the far rows, one of each point, that centers without rows move to: each time the row that takes away
+    most of what the rows cost, each in shares of its own squared distance, the farthest a hundredth of a row more.
+    """
+    distinct: list[int] = []
+    for i in far:
+        if not any(np.array_equal(x[i], x[other]) for other in distinct):
+            distinct.append(i)
+    if len(distinct) <= count:
+        return distinct
+    apart = {i: ((x[distinct].astype(np.float64) - x[i].astype(np.float64)) ** 2).sum(1).tolist() for i in distinct}
+    left, most = [squared[i] for i in distinct], max(squared[i] for i in distinct)
+    chosen: list[int] = []
+    for _ in range(count):
+        gains = {
+            j: sum(max(still - d, 0) / squared[i] for i, still, d in zip(distinct, left, apart[j], strict=True))
+            + 0.01 * squared[j] / most
+            for j in distinct
+            if j not in chosen
+        }
+        best = max(gains, key=lambda j: gains[j])
+        chosen.append(best)
+        left = [min(still, d) for still, d in zip(left, apart[best], strict=True)]
+    return chosen
 
 
 def run_round(
@@ -115,13 +141,11 @@ def run_round(
             points[j] = np.array(mean, np.float32)
         elif after[j] < 1:
             starved.append(j)
-    far = far_rows(rows, [d for _, d in found], hashes, settings.seed, f"far/{number}", len(centers))
-    targets: list[Vectors] = []
-    for i in far:
-        if not any(np.array_equal(x[i], t) for t in targets):
-            targets.append(x[i])
-    for j, target in zip(starved, targets, strict=False):
-        points[j], after[j] = target, 1.0
+    squared = {i: d for i, (_, d) in zip(rows, found, strict=True)}
+    kept = max(8, min(2 * len(centers), 2048), len(centers) // 4)
+    far = far_rows(rows, list(squared.values()), hashes, settings.seed, f"far/{number}", kept)
+    for j, i in zip(starved, choose_far(x, far, squared, len(starved)), strict=False):
+        points[j], after[j] = x[i], 1.0
     return points, after
 
 
@@ -156,7 +180,8 @@ def represent(
             if free:
                 chosen.append(free[0])
                 left -= 1
-    for i in far_rows(rows, [d for _, d in found], hashes, settings.seed, "representatives", len(centers)):
+    last = max(8, len(centers) // 4)
+    for i in far_rows(rows, [d for _, d in found], hashes, settings.seed, "representatives", last):
         if left and not is_taken(i):
             chosen.append(i)
             left -= 1

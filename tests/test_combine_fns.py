@@ -23,6 +23,7 @@ from tithe.transforms import vectors
 from tithe.transforms.draw import CHOSEN, ProxyTotals, gather_draws
 from tithe.transforms.embed import EmbedTotals
 from tithe.transforms.kernels import exact, hashing, nearest, rounding, rounds
+from tithe.transforms.kernels.far import far_dtype
 from tithe.transforms.losses import Answers
 from tithe.transforms.representatives import Near
 from tithe.transforms.score import ClusterTotals
@@ -53,7 +54,7 @@ class Case:
 def far_rows() -> list[Any]:
     out = []
     for i in range(N):
-        far = np.zeros(i % 5, rounds.far_dtype(2))
+        far = np.zeros(i % 5, far_dtype(2))
         far["key"], far["hash"] = rng(i).integers(0, 3, len(far)), ids(len(far), 10 * i)
         out.append(far)
     return out

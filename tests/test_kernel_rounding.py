@@ -5,11 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tithe.transforms.kernels import hashing, nearest, rounds
+from tithe.transforms.kernels import hashing, nearest
+from tithe.transforms.kernels.far import far_rows
 from tithe.transforms.kernels.rounding import (
     SPARES,
     candidates,
     choose,
+    far_count,
     far_members,
     farthest_kept,
     near_dtype,
@@ -120,7 +122,7 @@ def test_representatives_of_any_integers(seed: int, n: int, k: int, is_whole: bo
         late = near_rows(x, points[missing], seed)
         late = late[late["cluster"] >= 0]
         late["cluster"] = missing[late["cluster"]]
-    far = nearest_members(rows, rounds.far_count(k))
+    far = nearest_members(rows, far_count(k))
     chosen, spares, moved = choose(far, nearest_members(late, 0), k)
     far = far[far["cluster"] < 0]
     # No two on one point, numbered by hash, and each row's vector is its own.
@@ -144,7 +146,7 @@ def test_the_division_into_blocks_changes_nothing(seed: int, parts: int) -> None
     rng = np.random.default_rng(seed)
     x, k = rng.integers(0, 4, (50, 2)).astype(np.float32), 6
     rows = near_rows(x, rng.uniform(-1, 6, (k, 2)).astype(np.float32), seed)
-    far = rounds.far_count(k)
+    far = far_count(k)
     merged = rows[:0]
     for part in np.array_split(rng.permutation(len(rows)), parts):
         merged = nearest_members(np.concatenate([merged, nearest_members(rows[part], far)]), far)
@@ -172,7 +174,5 @@ def test_far_members_are_not_the_far_rows_of_a_round() -> None:
     rows, squared = np.zeros(200, near_dtype(2)), np.ones(200)
     rows["hash"] = hashing.hash_integers(np.arange(200))
     far, _ = far_members(rows["hash"], squared, 1, 4)
-    assert len(far) == rounds.far_count(4) == 8
-    assert set(rows["hash"][far].tolist()) != set(
-        rounds.far_rows(x, rows["hash"], squared, 1, "far/1", 8)["hash"].tolist()
-    )
+    assert len(far) == far_count(4) == 8
+    assert set(rows["hash"][far].tolist()) != set(far_rows(x, rows["hash"], squared, 1, "far/1", 8)["hash"].tolist())

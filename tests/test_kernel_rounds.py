@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-import scipy.stats
 from numpy.typing import NDArray
 
 from tithe.transforms.kernels import exact, hashing, nearest, rounds
+from tithe.transforms.kernels.far import far_dtype
 from tithe.transforms.kernels.rounds import BatchSums, Centers
 
 Vectors = NDArray[np.float32]
@@ -71,7 +71,7 @@ def test_starved_centers_move_to_far_rows() -> None:
     assert np.isfinite(batch.far["key"]).all()
     # Only two rows are off their centers.
     far = batch.far["vector"].tolist()
-    assert sorted(far) == [[0, 2], [10, 2]]
+    assert sorted(far) == [[0, 2], [10, 2]] and batch.far["squared"].tolist() == [4, 4]
     after = rounds.update(before, batch, 0.2)
     assert after.points[2:].tolist() == far and after.weights.tolist() == [2, 2, 1, 1]
 
@@ -87,7 +87,7 @@ def test_more_starved_centers_than_far_points() -> None:
 def test_no_row_is_far_when_each_lies_on_a_center() -> None:
     before = centers_of([*CORNERS.tolist(), [7, 7]], [0] * 5)
     batch = batch_of(CORNERS, before)
-    assert batch.cost == 0 and len(batch.far) == 0 and batch.far.dtype == rounds.far_dtype(2)
+    assert batch.cost == 0 and len(batch.far) == 0 and batch.far.dtype == far_dtype(2)
     after = rounds.update(before, batch, 0)
     assert np.array_equal(after.points, before.points)
 
@@ -132,33 +132,24 @@ def test_batches_add_up_in_any_division_and_order() -> None:
         assert np.array_equal(total.far, whole.far)
 
 
+def test_far_rows_that_cannot_stay_are_left_out() -> None:
+    rng = np.random.default_rng(4)
+    x, points, hashes = rng.uniform(-8, 8, (400, 2)).astype(np.float32), nearest.prepare(CORNERS[:2]), ids(400)
+    whole = rounds.densify(rounds.batch_sums(x, hashes, points, EXPONENT, 3, 1)[0], 2)
+    first, second = (
+        rounds.batch_sums(x[rows], hashes[rows], points, EXPONENT, 3, 1)[0] for rows in (np.s_[:200], np.s_[200:])
+    )
+    total = rounds.densify(first, 2)
+    fewer, _ = rounds.batch_sums(x[200:], hashes[200:], points, EXPONENT, 3, 1, total)
+    assert len(fewer.far) < len(second.far) == len(whole.far) == 8
+    assert np.array_equal(rounds.add(total, fewer).far, whole.far)
+
+
 def test_dense_sums_are_arrays_of_their_own_and_can_be_cropped() -> None:
     batch = batch_of(CORNERS, centers_of([[0, 0], [10, 0]], [0, 0]))
     wide = rounds.densify(batch, 5)
     rounds.add(wide, batch)
     assert batch.sums.counts.tolist() == [2, 2] and wide.sums.counts.tolist() == [4, 4, 0, 0, 0]
+    wide.far = wide.far.repeat(20)  # more than two clusters keep
+    assert len(rounds.crop(wide, 2).far) == 8
     assert rounds.crop(wide, 2).sums.counts.tolist() == [4, 4] and rounds.crop(wide, 2).sums.values().shape == (2, 2)
-
-
-def test_far_rows_fall_in_proportion_to_squared_distance() -> None:
-    squared, trials = np.array([0.0, 1.0, 2.0, 3.0]), 6000
-    first = []
-    for seed in range(trials):
-        far = rounds.far_rows(CORNERS, ids(4), squared, seed, "far/1", 1)
-        assert len(far) == 1 and far.dtype == rounds.far_dtype(2)
-        first.append(int(np.flatnonzero(ids(4) == far["hash"][0])[0]))
-    counts = np.bincount(first, minlength=4)
-    assert counts[0] == 0
-    assert scipy.stats.chisquare(counts[1:], trials * np.array([1, 2, 3]) / 6).pvalue > 1e-3
-
-
-def test_far_rows_are_another_draw_in_another_round() -> None:
-    squared = np.ones(100)
-    keys = [rounds.far_keys(ids(100), squared, 1, f"far/{number}", 10)[0].tolist() for number in (1, 1, 2)]
-    assert keys[0] == keys[1] != keys[2] and all(len(k) == 10 for k in keys)
-
-
-def test_distinct_keeps_the_order_of_first_places() -> None:
-    vectors = np.array([[2, 1], [0, 0], [2, 1], [-1, 5], [0, 0]], np.float32)
-    assert rounds.distinct(vectors).tolist() == [[2, 1], [0, 0], [-1, 5]]
-    assert rounds.distinct(vectors[:0]).shape == (0, 2)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tithe.transforms.kernels import hashing, rounds, seeding
+from tithe.transforms.kernels import hashing, seeding
 from tithe.transforms.kernels.seeding import plus_plus, reduce_candidates
 
 Vectors = NDArray[np.float32]
@@ -21,7 +21,7 @@ def test_no_candidate_is_chosen_twice(m: int, seed: int, data: st.DataObject) ->
     rng = np.random.default_rng(seed)
     # Far from the origin the cheap distances are 0 for many, and not 0 of a candidate to itself.
     d, offset = data.draw(st.sampled_from([2, 30])), data.draw(st.sampled_from([0.0, 1e4, 1e6]))
-    points = rounds.distinct((candidates(m, d, seed) + offset).astype(np.float32))
+    points = np.unique((candidates(m, d, seed) + offset).astype(np.float32), axis=0)
     weights = np.maximum(rng.integers(0, 3, len(points)), 1e-9)
     count = data.draw(st.integers(0, max(len(points) - 1, 0)))
     chosen = plus_plus(points, weights, count, seed)
@@ -31,7 +31,7 @@ def test_no_candidate_is_chosen_twice(m: int, seed: int, data: st.DataObject) ->
 
 def test_a_table_of_distances_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     # Whole numbers, so that float32 rounds nothing.
-    points = rounds.distinct(np.random.default_rng(1).integers(-50, 50, (300, 4)).astype(np.float32))
+    points = np.unique(np.random.default_rng(1).integers(-50, 50, (300, 4)).astype(np.float32), axis=0)
     weights = np.random.default_rng(2).integers(1, 9, len(points)).astype(float)
     with_table = plus_plus(points, weights, 100, 3)
     monkeypatch.setattr(seeding, "TABLED", 0)

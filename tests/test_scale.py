@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tithe.transforms.kernels import exact, rounds
+from tithe.transforms.kernels import exact, far, rounds
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -61,7 +61,7 @@ def test_bytes_of_the_sums_are_those_of_their_pickle(scale: Any, blocks: int) ->
     job = scale.Job(len(x), d, k, 1, 1, 0, 1, 1.0, blocks, 1, 1, 1, 1.0)
     sums = exact.densify(exact.vector_sums(x, np.arange(len(x)) % 12, 3), k)
     assert (sums.limbs is not None) == (job.crowd > exact.ROWS) == (blocks > 1)
-    batch = rounds.BatchSums(sums, 1 << 1090, np.zeros(rounds.far_count(k), rounds.far_dtype(d)))
+    batch = rounds.BatchSums(sums, 1 << 1090, np.zeros(far.far_count(k), far.far_dtype(d)))
     size = len(pickle.dumps(batch, pickle.HIGHEST_PROTOCOL))
     assert size == pytest.approx(job.sums_bytes, rel=0.1)
 

@@ -4,7 +4,7 @@ Each step reads its share of vectors/, combines, and writes a checkpoint; what t
 checkpoint's path. So the centers cross the network once a worker and the sums once a bundle; blocks never do.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from tithe.transforms import vectors
 from tithe.transforms.centering import hash_width
 from tithe.transforms.centers import Reference, prepared, read_centers, write_centers
-from tithe.transforms.kernels import exact, hashing, rounds, search, seeding
+from tithe.transforms.kernels import exact, far, hashing, rounds, search, seeding
 from tithe.transforms.kernels.bottom import bottom
 from tithe.transforms.parallel import ReadPlan, SplitDoFn, once_a_process
 from tithe.transforms.representatives import FindRepresentatives, assignment_path
@@ -109,7 +109,7 @@ class SeedStep(SplitDoFn):
             state.append(now)
             if step < SEED_STEPS:
                 role = f"seeding/{step}"
-                drawn.append(rounds.far_rows(block, rows["hash"], now["squared"], task.seed, role, task.count))
+                drawn.append(far.far_rows(block, rows["hash"], now["squared"], task.seed, role, task.count))
         whole = np.concatenate(state) if state else np.empty(0, [("squared", "<f8"), ("nearest", "<i8")])
         if step < SEED_STEPS:
             vectors.write_array(self._state(key, step), whole)
@@ -164,9 +164,9 @@ class CombineCounts(beam.CombineFn):
         return accumulator
 
 
-def write_candidates(far: NDArray[np.void] | None, counts: list[int], task: ClusterTask, step: int) -> list[int]:
+def write_candidates(found: NDArray[np.void] | None, counts: list[int], task: ClusterTask, step: int) -> list[int]:
     """Writes the candidates of a step, without repeats; returns how many each step has had so far."""
-    points = rounds.distinct(far["vector"]) if far is not None else np.empty((0, 0), np.float32)
+    points = far.distinct(found)["vector"] if found is not None else np.empty((0, 0), np.float32)
     vectors.write_array(_candidates_path(task.folder, step), points)
     return [*counts, len(points)]
 
@@ -204,7 +204,9 @@ class AssignBatch(SplitDoFn):
         key = element[1].key
         found, assigned = [], [np.empty(0, np.int32)]
         for _, rows, block in task.reader.range_blocks(key, task.batch_ranges(self._number)):
-            sums, nearest = rounds.batch_sums(block, rows["hash"], points, exponent, task.seed, self._number)
+            sums, nearest = rounds.batch_sums(
+                block, rows["hash"], points, exponent, task.seed, self._number, self._total
+            )
             found.append(sums)
             assigned.append(nearest)
         if self._number == task.rounds:
@@ -244,19 +246,33 @@ class CombineSums(beam.CombineFn):
         return accumulator
 
 
-def update_centers(batch: rounds.BatchSums | None, before: Reference, task: ClusterTask, number: int) -> Reference:
-    """Writes the centers after a round; returns where they are."""
-    centers, path = read_centers(before.path), task.checkpoint(number)
-    if batch is None:
-        write_centers(path, centers, converged=True)
-        return Reference(path, before.converged)
-    # With the whole corpus in every batch there is nothing to remember: Lloyd's algorithm, which ends.
-    decay = 0.0 if task.batch >= 1 else rounds.DECAY
-    after = rounds.update(centers, rounds.crop(batch, len(centers.points)), decay)
-    converged = decay == 0 and np.array_equal(after.points, centers.points)
-    count = int(batch.sums.counts.sum())
-    write_centers(path, after, cost=exact.to_float(batch.cost), rows=count, converged=converged)
-    return Reference(path, converged)
+class UpdateCenters(beam.DoFn):
+    """The dense sums of a batch, or None where the centers had converged -> a reference to the centers after the round.
+
+    It takes no side input: of a step that has one Beam keeps the last element until the pipeline ends, in every round.
+    """
+
+    def __init__(self, task: ClusterTask, number: int) -> None:
+        self._task, self._number = task, number
+
+    def setup(self) -> None:
+        # For good, as in every ThreadedDoFn: products must not depend on the cores of the worker that this is.
+        threadpool_limits(1)
+
+    def process(self, batch: rounds.BatchSums | None) -> Iterator[Reference]:
+        task, path = self._task, self._task.checkpoint(self._number)
+        centers = read_centers(task.checkpoint(self._number - 1))
+        if batch is None:
+            write_centers(path, centers, converged=True)
+            yield Reference(path, converged=True)
+            return
+        # With the whole corpus in every batch there is nothing to remember: Lloyd's algorithm, which ends.
+        decay = 0.0 if task.batch >= 1 else rounds.DECAY
+        after = rounds.update(centers, rounds.crop(batch, len(centers.points)), decay)
+        converged = decay == 0 and np.array_equal(after.points, centers.points)
+        count = int(batch.sums.counts.sum())
+        write_centers(path, after, cost=exact.to_float(batch.cost), rows=count, converged=converged)
+        yield Reference(path, converged)
 
 
 class ClusterCorpus(beam.PTransform):
@@ -288,7 +304,7 @@ class ClusterCorpus(beam.PTransform):
                 >> beam.ParDo(AssignBatch(task, number, threads), AsSingleton(reference))  # BatchSums
                 | f"Sum{number}" >> beam.CombineGlobally(CombineSums(task.count)).without_defaults()  # BatchSums | None
             )
-            reference = sums | f"Update{number}" >> beam.Map(update_centers, AsSingleton(reference), task, number)
+            reference = sums | f"Update{number}" >> beam.ParDo(UpdateCenters(task, number))  # Reference
         return (splits, reference) | "Representatives" >> FindRepresentatives(
             task.reader, task.folder, task.batch_ranges(task.rounds), task.seed, task.count, threads
         )
@@ -297,12 +313,12 @@ class ClusterCorpus(beam.PTransform):
         task, threads = self._task, self._threads
         counts = root | "NoCandidates" >> beam.Create([[]])  # candidates of each step so far
         for step in range(SEED_STEPS):
-            far = (
+            drawn = (
                 splits
                 | f"Draw{step}" >> beam.ParDo(SeedStep(task, step, threads), AsSingleton(counts))  # far rows
                 | f"Gather{step}" >> beam.CombineGlobally(CombineFar(task.count)).without_defaults()  # far rows | None
             )
-            counts = far | f"Candidates{step}" >> beam.Map(write_candidates, AsSingleton(counts), task, step)
+            counts = drawn | f"Candidates{step}" >> beam.Map(write_candidates, AsSingleton(counts), task, step)
         return (
             splits
             | "Weigh" >> beam.ParDo(SeedStep(task, SEED_STEPS, threads), AsSingleton(counts))  # counts of a split

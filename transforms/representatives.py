@@ -109,7 +109,7 @@ class CombineNear(beam.CombineFn):
     """Near -> the nearest of each cluster, far rows, exact cost; None where no row was read."""
 
     def __init__(self, count: int) -> None:
-        self._far = rounds.far_count(count)
+        self._far = rounding.far_count(count)
 
     def create_accumulator(self) -> Near | None:
         return None

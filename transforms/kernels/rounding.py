@@ -7,10 +7,15 @@ doubles a cluster's squared cost.
 import numpy as np
 from numpy.typing import NDArray
 
-from tithe.transforms.kernels import rounds
+from tithe.transforms.kernels.far import far_keys
 
 SPARES = 4
 """Rows kept for each cluster, nearest first: the representative, and spares for where the model fails on it."""
+
+
+def far_count(k: int) -> int:
+    """How many far rows are kept for clusters that find no other row: few of them get there."""
+    return max(8, k // 4)
 
 
 def near_dtype(d: int) -> np.dtype[np.void]:
@@ -120,4 +125,4 @@ def far_members(
     hashes: NDArray[np.uint64], squared: NDArray[np.float64], seed: int, k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Returns which rows are drawn in proportion to squared distance, and their keys in that draw."""
-    return rounds.far_keys(hashes, squared, seed, "representatives", rounds.far_count(k))
+    return far_keys(hashes, squared, seed, "representatives", far_count(k))

@@ -2,7 +2,7 @@
 
 After Sculley, "Web-scale k-means clustering" (WWW 2010), with counts that forget: the weight of earlier rounds is
 multiplied by `DECAY`, since a running mean never gets rid of a bad start. A center left without rows moves to a far
-point, drawn with probability in proportion to squared distance.
+row (`far`).
 """
 
 from dataclasses import dataclass, replace
@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tithe.transforms.kernels import bottom, exact, hashing, search
+from tithe.transforms.kernels import bottom, exact, search
+from tithe.transforms.kernels.far import choose, far_count, far_rows
 
 DECAY = 0.2
 """What is left of a center's weight after a round; 0.1 to 0.5 are much alike, 1 (the running mean) and 0 (no memory)
@@ -33,7 +34,7 @@ class BatchSums:
     Attributes:
         sums: sums of the rows of each cluster, sparse (some clusters) or dense (clusters 0 .. k - 1).
         cost: exact sum of squared distances (`exact.to_float`).
-        far: rows to move empty centers to, a bottom-s sample with fields key, hash, vector.
+        far: rows to move empty centers to, a bottom-s sample, `far_dtype`.
     """
 
     sums: exact.VectorSums
@@ -41,52 +42,22 @@ class BatchSums:
     far: NDArray[np.void]
 
 
-def far_dtype(d: int) -> np.dtype[np.void]:
-    """The dtype of far points, and of the candidates of seeding: key, hash and vector of a row."""
-    return np.dtype([("key", "<f8"), ("hash", "<u8"), ("vector", "<f4", (d,))])
-
-
-def far_count(k: int) -> int:
-    """How many far points a round keeps for its empty centers: enough that none waits for the next round, also where
-    many clusters are small.
-    """
-    return max(8, k // 4)
-
-
-def far_keys(
-    hashes: NDArray[np.uint64], squared: NDArray[np.float64], seed: int, role: str, size: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Draws `size` rows without replacement in proportion to squared distance, those at distance 0 never.
-
-    Returns:
-        rows, int64, (m,), in no order, and their keys; m may pass `size` where keys tie, and be less where too few rows
-        are off the points.
-    """
-    keys = bottom.exponential_keys(hashing.uniform(hashing.role_hash(hashes, seed, role)), squared)
-    rows = np.flatnonzero(np.isfinite(keys))
-    if len(rows) > size:
-        rows = rows[keys[rows] <= np.partition(keys[rows], size - 1)[size - 1]]
-    return rows, keys[rows]
-
-
-def far_rows(
-    x: NDArray[np.float32], hashes: NDArray[np.uint64], squared: NDArray[np.float64], seed: int, role: str, size: int
-) -> NDArray[np.void]:
-    """Returns the rows of `far_keys` as `far_dtype`, at most `size`."""
-    rows, keys = far_keys(hashes, squared, seed, role, size)
-    out = np.empty(len(rows), far_dtype(x.shape[1]))
-    out["key"], out["hash"], out["vector"] = keys, hashes[rows], x[rows]
-    return bottom.bottom(out, size)
-
-
 def batch_sums(
-    x: NDArray[np.float32], hashes: NDArray[np.uint64], points: search.Prepared, exponent: int, seed: int, number: int
+    x: NDArray[np.float32],
+    hashes: NDArray[np.uint64],
+    points: search.Prepared,
+    exponent: int,
+    seed: int,
+    number: int,
+    total: BatchSums | None = None,
 ) -> tuple[BatchSums, NDArray[np.int32]]:
     """Returns what the rows x, float32, (n, d), with id hashes uint64, (n,), add to round `number`, and the nearest
-    point of each, int32, (n,).
+    point of each, int32, (n,). Far rows that cannot stay in a total of other rows are left out.
     """
     index, squared = search.search(x, points)
-    far = far_rows(x, hashes, squared[:, 0], seed, f"far/{number}", far_count(len(points.exact)))
+    size = far_count(len(points.exact))
+    limit = {} if total is None or len(total.far) < size else {"limit": float(total.far["key"][size - 1])}
+    far = far_rows(x, hashes, squared[:, 0], seed, f"far/{number}", size, **limit)
     nearest = index[:, 0]
     return BatchSums(exact.vector_sums(x, nearest, exponent), exact.exact_sum(squared[:, 0]), far), nearest
 
@@ -97,8 +68,8 @@ def densify(some: BatchSums, k: int) -> BatchSums:
 
 
 def crop(batch: BatchSums, k: int) -> BatchSums:
-    """Returns dense sums with the first k clusters only, which are all there are."""
-    return replace(batch, sums=exact.crop(batch.sums, k))
+    """Returns dense sums with the first k clusters only, which are all there are, and their far rows."""
+    return replace(batch, sums=exact.crop(batch.sums, k), far=batch.far[: far_count(k)])
 
 
 def add(total: BatchSums, more: BatchSums) -> BatchSums:
@@ -126,13 +97,7 @@ def update(centers: Centers, batch: BatchSums, decay: float) -> Centers:
     points = np.where(counts[:, None] > 0, moved, centers.points).astype(np.float32)
     # Starved: not one row in this batch, and hardly any before it.
     starved = np.flatnonzero((counts == 0) & (weights < 1))
-    vectors = distinct(batch.far["vector"])[: len(starved)]
+    vectors = choose(batch.far, len(starved))
     points[starved[: len(vectors)]] = vectors
     weights[starved[: len(vectors)]] = 1
     return Centers(points, weights)
-
-
-def distinct(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns the vectors without repeats, in the order of their first places, float32, (m, d)."""
-    first = np.sort(np.unique(vectors, axis=0, return_index=True)[1]) if len(vectors) else np.arange(0)
-    return vectors[first]
