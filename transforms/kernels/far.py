@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tithe.transforms.kernels import bottom, hashing
 
 TABLED = 2048
-"""Far rows compared with each other at a time, in a table of 32 MB."""
+"""Far rows compared with each other at a time, in a table of 16 MB."""
 
 ROWS = 256
 """Rows of that table at a time where another of its size would do."""
@@ -81,7 +81,10 @@ def far_rows(
 
 def distinct(rows: NDArray[np.void]) -> NDArray[np.void]:
     """Returns the rows without repeats of a vector, in the order of their first places."""
-    return rows[np.sort(np.unique(rows["vector"], axis=0, return_index=True)[1])] if len(rows) else rows
+    first: dict[bytes, int] = {}
+    for i, vector in enumerate(rows["vector"]):
+        first.setdefault(vector.tobytes(), i)
+    return rows[list(first.values())]
 
 
 def choose(rows: NDArray[np.void], count: int) -> NDArray[np.float32]:
@@ -120,7 +123,7 @@ def greedy(vectors: NDArray[np.float32], squared: NDArray[np.float64], count: in
     Returns:
         indices in the order of the choice, int64, (count,).
     """
-    apart, left = _distances(vectors.astype(np.float64)), squared.copy()
+    apart, left = _distances(vectors), squared.copy()
     weight = 1 / np.maximum(squared, 1e-300)
     gain = APART * squared / squared.max()
     for low in range(0, len(vectors), ROWS):
@@ -139,10 +142,10 @@ def greedy(vectors: NDArray[np.float32], squared: NDArray[np.float64], count: in
     return chosen
 
 
-def _distances(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def _distances(x: NDArray[np.float32]) -> NDArray[np.float32]:
     """All squared distances among rows, (n, n), in the cheap form: only a choice depends on them."""
     norms = np.einsum("ij,ij->i", x, x)
-    apart: NDArray[np.float64] = x @ x.T
+    apart: NDArray[np.float32] = x @ x.T
     apart *= -2
     apart += norms
     apart += norms[:, None]
