@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tithe.transforms.errors import InputError
-from tithe.transforms.fetch import chosen_records, read_chosen
+from tithe.transforms.fetch import chosen_records, read_chosen, split_chosen
 from tithe.transforms.files import InputFile
 from tithe.transforms.records import BadFileError, read_split
 from tithe.transforms.sample_part import write_sample_part
@@ -167,3 +167,20 @@ def test_an_empty_part(tmp_path: Path) -> None:
     assert write_sample_part(f"{tmp_path}/p", "jsonl", [], {"tithe_weight": pa.array([], pa.float64())})[:2] == (0, 0)
     assert write_sample_part(f"{tmp_path}/q", "csv", [], {"tithe_weight": pa.array([], pa.float64())})[0] == 0
     assert pq.read_table(tmp_path / "q").column_names == ["tithe_weight"]
+
+
+@pytest.mark.parametrize(("format", "parts", "groups"), [
+    ("parquet", 1, [[0, 1, 2, 4]]),
+    ("parquet", 2, [[0, 1], [2, 4]]),
+    ("parquet", 3, [[0], [1], [2, 4]]),
+    ("parquet", 9, [[0], [1], [2], [4]]),
+    ("csv", 9, [[0, 1, 2, 4]]),
+])  # fmt: skip
+def test_row_groups_are_shared_out_among_those_who_read(
+    format: str, parts: int, groups: list[list[int]], tmp_path: Path
+) -> None:
+    pq.write_table(pa.table({"i": range(50)}), tmp_path / "x.parquet", row_group_size=10)
+    wanted = positions(0, 1, 9, 10, 29, 40, 49)  # of the groups 0, 1, 2 and 4
+    runs = split_chosen(f"{tmp_path}/x.parquet", "x.parquet", format, wanted, parts)
+    assert np.concatenate(runs).tolist() == wanted.tolist()
+    assert [np.unique(run // 10).tolist() for run in runs] == groups

@@ -243,9 +243,10 @@ def test_parquet_rows_have_their_numbers_in_the_file(split_bytes: int, tmp_path:
     file = InputFile(f"{tmp_path}/x.parquet", "x.parquet", 20_000, 1.0)
     batches = read(file, "parquet", split_bytes)
     assert found(batches) == list(enumerate(table.to_pylist()))
-    assert [len(b) for b in batches] == [7, 7, 1] * 6 + [7, 3]
+    # As equal as can be with at most seven rows.
+    assert [len(b) for b in batches] == [5, 5, 5] * 6 + [5, 5]
     some = read(file, "parquet", split_bytes, ["dotted.name", "vector"])
-    assert some[0].column("vector").equals(table["vector"].chunk(0).slice(0, 7))
+    assert some[0].column("vector").equals(table["vector"].chunk(0).slice(0, 5))
     assert list(some[0].records()[0]) == ["vector", "dotted.name"]
     assert json.loads(some[0].raw(2)) == some[0].records()[2]
     assert [b.positions.tolist() for b in read(file, "parquet", split_bytes, [])] == [

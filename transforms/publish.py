@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tithe.transforms import ids, vectors
 from tithe.transforms.counters import count, counting
 from tithe.transforms.errors import InputError
-from tithe.transforms.fetch import read_chosen
+from tithe.transforms.fetch import read_chosen, split_chosen
 from tithe.transforms.locate import Located, grouped, locate, read_wanted
 from tithe.transforms.parallel import ThreadedDoFn
 from tithe.transforms.sample_part import write_sample_part
@@ -89,13 +89,14 @@ class FetchPart(ThreadedDoFn):
         number, group = element
         task = self._task
         chosen = vectors.read_array(task.chosen)[np.concatenate([some.rows for some in group])]
+        runs = [run for some in group for run in self._runs(some)]
         chunks = []
-        for chunk, counts in self._readers.map(self._read, group):
+        for chunk, counts in self._readers.map(self._read, runs):
             chunks.append(chunk)
             for counter, amount in counts.items():
                 count(counter, amount)
         if task.id_field is not None:
-            self._check_ids(group, chunks, chosen["hash"])
+            self._check_ids(runs, chunks, chosen["hash"])
         suffix = "jsonl" if task.format == "jsonl" else "parquet"
         name = f"{task.stem}-{number:05d}.{suffix}"
         rows, size, sha256 = write_sample_part(
@@ -103,16 +104,23 @@ class FetchPart(ThreadedDoFn):
         )
         return [{"number": number, "name": name, "rows": rows, "bytes": size, "sha256": sha256}]
 
+    def _runs(self, some: Located) -> list[Located]:
+        """The rows of a file in runs that are read side by side: the last part must not keep a thread alone at work."""
+        piece = some.piece
+        runs = split_chosen(piece.path, piece.name, self._task.format, some.positions, self._threads)
+        ends = np.cumsum([len(run) for run in runs[:-1]], dtype=np.int64)
+        return [Located(piece, run, rows) for run, rows in zip(runs, np.split(some.rows, ends), strict=True)]
+
     def _read(self, some: Located) -> tuple[Any, Counter[str]]:
         task = self._task
         with counting() as counts:
             found = read_chosen(some.piece.path, some.piece.name, task.format, some.positions, task.max_record_bytes)
         return found, counts
 
-    def _check_ids(self, group: list[Located], chunks: list[Any], hashes: NDArray[np.uint64]) -> None:
+    def _check_ids(self, runs: list[Located], chunks: list[Any], hashes: NDArray[np.uint64]) -> None:
         """Raises where a record read now is not the one that was embedded."""
         at = 0
-        for some, chunk in zip(group, chunks, strict=True):
+        for some, chunk in zip(runs, chunks, strict=True):
             found, _ = ids.id_hashes(ids.field_values(chunk, self._task.id_field or ""))
             wrong = np.flatnonzero(found != hashes[at : at + len(found)])
             if len(wrong):

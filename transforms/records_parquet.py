@@ -68,7 +68,7 @@ def row_group_starts(file: Any) -> list[int]:
 
 
 def group_batches(file: Any, group: int, columns: Sequence[str], batch_rows: int) -> Iterator[Any]:
-    """One row group as pa.RecordBatches of at most batch_rows rows and about 4 MB.
+    """One row group as pa.RecordBatches of at most batch_rows rows and about 4 MB, as equal as can be.
 
     Row group by row group, so that where a batch ends does not depend on the range that is read; and not in one piece,
     which is three times slower for vectors in row groups of 65,536.
@@ -76,8 +76,8 @@ def group_batches(file: Any, group: int, columns: Sequence[str], batch_rows: int
     metadata = file.metadata.row_group(group)
     chunks = [metadata.column(i) for i in range(metadata.num_columns)]
     held = sum(c.total_uncompressed_size for c in chunks if _belongs(c.path_in_schema, columns))
-    fitting = BATCH_BYTES * metadata.num_rows // max(1, held)
-    rows = max(1, min(batch_rows, fitting))
+    batches = max(round(held / BATCH_BYTES), -(-metadata.num_rows // batch_rows), 1)
+    rows = -(-max(metadata.num_rows, 1) // batches)
     return file.iter_batches(rows, row_groups=[group], columns=list(columns), use_threads=False)  # type: ignore[no-any-return]
 
 
