@@ -10,6 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from corpora import configure, fixed_lists, points
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.feature_extraction.text import HashingVectorizer
 
 from tithe import sources
 from tithe.config import load
@@ -200,6 +203,16 @@ def test_hashed_texts() -> None:
     np.testing.assert_array_equal(stored[1], embedder.embed_texts(["of two cities"])[0])
     as_arrow = Batch(title=pa.array(["a tale"]), body=pa.array(["of two cities"]))
     np.testing.assert_array_equal(embedder.embed(as_arrow, 64)[0][0], stored[0])
+
+
+@given(
+    st.lists(
+        st.text(st.sampled_from("aAbß_7 .,-'\n\u0130\u00e9\u4e2d\u0301\ud800"), max_size=60), min_size=1, max_size=5
+    )
+)
+def test_hashed_words_are_those_of_scikit_learn(texts: list[str]) -> None:
+    expected = HashingVectorizer(n_features=16, ngram_range=(1, 2), norm="l2", dtype=np.float32).transform(texts)
+    np.testing.assert_array_equal(HashingEmbedder(("text",), 16).embed_texts(texts), expected.toarray())
 
 
 def model(name: str, batch: int = 2) -> ModelEmbedder:

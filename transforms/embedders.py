@@ -1,10 +1,12 @@
 """Embedders: from a batch of records to one float32 vector a record, or the reason why there is none."""
 
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -97,8 +99,10 @@ class ColumnEmbedder:
 
 @dataclass(frozen=True)
 class HashingEmbedder:
-    """Words and word pairs hashed to a signed, L2-normalised vector (scikit-learn's HashingVectorizer): no model, no
-    download.
+    """Words and word pairs hashed to a signed, L2-normalised vector: no model, no download.
+
+    The vectors are those of scikit-learn's HashingVectorizer with word pairs. Each distinct word of a text is hashed
+    once, with its count, which takes about half the time.
     """
 
     names: tuple[str, ...]
@@ -113,15 +117,29 @@ class HashingEmbedder:
         return self.embed_texts(texts), bad
 
     def embed_texts(self, texts: list[str]) -> Vectors:
-        vectors: Vectors = _vectorizer(self.dimension).transform(texts).toarray()
+        from sklearn.preprocessing import normalize
+
+        counts = _hasher(self.dimension).transform(_word_counts(text).items() for text in texts)
+        vectors: Vectors = normalize(counts, copy=False).toarray()
         return vectors
 
 
-@lru_cache(maxsize=2)
-def _vectorizer(dimension: int) -> Any:
-    from sklearn.feature_extraction.text import HashingVectorizer
+_WORD = re.compile(r"\b\w\w+\b")
 
-    return HashingVectorizer(n_features=dimension, ngram_range=(1, 2), alternate_sign=True, norm="l2", dtype=np.float32)
+
+def _word_counts(text: str) -> Counter[str]:
+    """How often each word of two letters or more, in lower case, and each pair of neighbouring ones is in a text."""
+    words = _WORD.findall(text.lower())
+    counts = Counter(words)
+    counts.update([f"{first} {second}" for first, second in pairwise(words)])
+    return counts
+
+
+@lru_cache(maxsize=2)
+def _hasher(dimension: int) -> Any:
+    from sklearn.feature_extraction import FeatureHasher
+
+    return FeatureHasher(dimension, input_type="pair", dtype=np.float32)
 
 
 @dataclass(frozen=True)
