@@ -22,7 +22,7 @@ from bench_run import (
 )
 from measure import measure
 
-RECORDS = 200_000
+RECORDS = 1_000_000
 
 
 def neighbors(bench: Bench) -> Section:

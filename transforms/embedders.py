@@ -102,7 +102,7 @@ class HashingEmbedder:
     """Words and word pairs hashed to a signed, L2-normalised vector: no model, no download.
 
     The vectors are those of scikit-learn's HashingVectorizer with word pairs. Each distinct word of a text is hashed
-    once, with its count, which takes about half the time.
+    once, with its count, which is quicker.
     """
 
     names: tuple[str, ...]
@@ -124,7 +124,7 @@ class HashingEmbedder:
         return vectors
 
 
-_WORD = re.compile(r"\b\w\w+\b")
+_WORD = re.compile(r"\w\w+")
 
 
 def _word_counts(text: str) -> Counter[str]:
