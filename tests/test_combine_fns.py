@@ -27,6 +27,7 @@ from tithe.transforms.kernels.far import far_dtype
 from tithe.transforms.losses import Answers
 from tithe.transforms.representatives import Near
 from tithe.transforms.score import ClusterTotals
+from tithe.transforms.systematic import MASS
 
 N = 12
 """Elements of each case."""
@@ -145,6 +146,15 @@ def read_stored(output: list[Any]) -> Any:
     return rows[order], stored[order]
 
 
+def masses() -> list[Any]:
+    out = []
+    for i in range(N):
+        some = np.zeros(3 * i, MASS)
+        some["cell"], some["mass"] = rng(i).integers(0, 40, len(some)), rng(i).integers(1, 1 << 50, len(some))
+        out.append(some)
+    return out
+
+
 CASES = {
     "CombineFar": Case(far_rows, (8,)),
     "CombineCounts": Case(lambda: [rng(i).integers(0, 9, 5) for i in range(N)]),
@@ -155,6 +165,7 @@ CASES = {
     "CombineTotals": Case(embed_totals, read=read_embed_totals),
     "GatherAnswers": Case(answers),
     "CombineNear": Case(near_rows, (3,)),
+    "CombineMasses": Case(masses, folds=False),
     "CombineClusters": Case(lambda: [ClusterTotals(rng(i).integers(0, 9, 4), [7**i, 0, i, 2**1074]) for i in range(N)]),
     "Gather": Case(stored_rows, read=read_stored, folds=False),
 }

@@ -368,3 +368,16 @@ def test_the_chain_of_no_centers_is_empty_and_a_far_one_comes_last() -> None:
     assert systematic.chain_order(np.empty((0, 4), np.float32)).tolist() == []
     points = np.array([[1e12, 0], [0, 0], [2, 0], [1, 0]], np.float32)
     assert systematic.chain_order(points).tolist() == [3, 0, 2, 1]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 60), st.sampled_from([1, 5, 1000, 1 << 40]))
+def test_masses_of_cells_are_added_up_exactly(seed: int, n: int, spread: int) -> None:
+    """In an array of all cells where they lie close, in sorted order where they do not."""
+    rng = np.random.default_rng(seed)
+    cells, masses = 7 + rng.integers(0, spread, n), rng.integers(0, 1 << 55, n)
+    expected: dict[int, int] = {}
+    for cell, mass in zip(cells.tolist(), masses.tolist(), strict=True):
+        expected[cell] = expected.get(cell, 0) + mass
+    distinct, sums = systematic.sum_cells(cells, masses)
+    assert distinct.dtype == sums.dtype == np.int64
+    assert list(zip(distinct.tolist(), sums.tolist(), strict=True)) == sorted(expected.items())

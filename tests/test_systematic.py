@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tithe.beam_options import parse_beam_options
 from tithe.runner import run_pipeline
+from tithe.transforms import systematic as steps
 from tithe.transforms import vectors
 from tithe.transforms.draw import CHOSEN, TotalProxies, gather_draws
 from tithe.transforms.kernels import hashing, systematic
@@ -245,3 +246,17 @@ def test_one_record_holds_nearly_all(tmp_path: Path) -> None:
     rows, _, _ = run_draw(write_folders(tmp_path, some, evenly(500, 2)), 10, 4)
     assert drawn(rows) == plain_draw(some, some.proxy.tolist(), 10, 4)
     assert drawn(rows)[7] == (-1, 1.0)
+
+
+def test_masses_wait_for_each_other_and_are_then_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "WAITING_MASSES", 10)
+    combine = steps.CombineMasses()
+    accumulator = combine.create_accumulator()
+    held = []
+    for i in range(9):
+        some = np.array([(cell, 1) for cell in range(i, i + 4)], steps.MASS)
+        accumulator = combine.add_input(accumulator, some)
+        held.append(sum(map(len, accumulator[0])))
+    assert held == [4, 8, 6, 10, 8, 12, 16, 11, 15]
+    found = combine.extract_output(accumulator)
+    assert found["cell"].tolist() == list(range(12)) and found["mass"].sum() == 36

@@ -32,6 +32,9 @@ START = np.dtype([("cell", "<i8"), ("start", "<i8")])
 CELLS_A_GROUP = 1 << systematic.MAX_BITS
 """Cells whose masses are added up under one key, or a few more: a coarse cell is not cut in two."""
 
+WAITING_MASSES = 1 << 20
+"""Masses that wait to be added up under a key, or more: 16 MB."""
+
 CELLS_A_KEY = 1024
 """Cells with points whose rows are gathered under one key, by number of such cells, so that a key holds as many draws
 or a few more."""
@@ -166,6 +169,40 @@ def sum_masses(some: Iterable[NDArray[np.void]]) -> NDArray[np.void]:
     out = np.empty(len(cells), MASS)
     out["cell"], out["mass"] = cells, masses
     return out
+
+
+class CombineMasses(beam.CombineFn):
+    """MASS of some rows -> the MASS of the distinct cells, ascending.
+
+    Arrays wait until there are as many masses as there were cells at the last sum: each is sorted a few times, and not
+    with every array that comes.
+    """
+
+    def create_accumulator(self) -> tuple[list[NDArray[np.void]], int]:
+        return [], WAITING_MASSES
+
+    def add_input(
+        self, accumulator: tuple[list[NDArray[np.void]], int], element: NDArray[np.void]
+    ) -> tuple[list[NDArray[np.void]], int]:
+        return self.merge_accumulators([accumulator, ([element], 0)])
+
+    def merge_accumulators(
+        self, accumulators: Iterable[tuple[list[NDArray[np.void]], int]]
+    ) -> tuple[list[NDArray[np.void]], int]:
+        together, room = [], 0
+        for waiting, some in accumulators:
+            together += waiting
+            room = max(room, some)
+        if sum(map(len, together)) <= room:
+            return together, room
+        summed = sum_masses(together)
+        return [summed], max(WAITING_MASSES, 2 * len(summed))
+
+    def compact(self, accumulator: tuple[list[NDArray[np.void]], int]) -> tuple[list[NDArray[np.void]], int]:
+        return [sum_masses(accumulator[0])], accumulator[1]
+
+    def extract_output(self, accumulator: tuple[list[NDArray[np.void]], int]) -> NDArray[np.void]:
+        return sum_masses(accumulator[0])
 
 
 class CellSplit(SplitDoFn):
@@ -335,7 +372,7 @@ class DrawSystematic(beam.PTransform):
             splits
             | "Cells" >> beam.ParDo(CellSplit(task, threads), AsSingleton(coarse))  # (group, MASS)
             | "CountCells" >> beam.ParDo(Count("cell", MASS.itemsize))
-            | "SumCells" >> beam.CombinePerKey(sum_masses)
+            | "SumCells" >> beam.CombinePerKey(CombineMasses())
             | "FindPoints" >> beam.ParDo(FindPoints(task))  # START
             | "GatherCells" >> beam.combiners.ToList()
             | "WriteCells" >> beam.Map(write_cells, task)  # path

@@ -35,6 +35,9 @@ CELLS_A_DRAW = 128
 """Cells for each draw, at least; then the rows of the cells that hold points are about one in CELLS_A_DRAW, beside the
 drawn ones."""
 
+DENSE = 8
+"""Cells beside each other up to so many times the rows are summed in an array of all of them; more, in sorted order."""
+
 MAX_BITS = 20
 """Bits of a coarse cell at most: 16 MB of masses."""
 
@@ -215,11 +218,23 @@ def lay_cells(masses: Ints, clusters: int, draws: int, seed: int) -> Cells:
 
 
 def sum_cells(cells: Ints, masses: Ints) -> tuple[Ints, Ints]:
-    """Returns the distinct cells, ascending, and the exact mass of each, both int64, (m,)."""
-    distinct, place = np.unique(cells, return_inverse=True)
-    sums = np.zeros(len(distinct), np.int64)
-    np.add.at(sums, place, masses)  # integers: bincount would add in float64
-    return distinct, sums
+    """Returns the distinct cells, ascending, and the exact mass of each, both int64, (m,).
+
+    Args:
+        cells: numbers from 0 on, int64, (n,).
+        masses: at least 0, int64, (n,).
+    """
+    low, high = (int(cells.min()), int(cells.max())) if len(cells) else (0, 0)
+    if high - low < DENSE * len(cells):
+        sums, there = np.zeros(high - low + 1, np.int64), np.zeros(high - low + 1, bool)
+        np.add.at(sums, cells - low, masses)  # integers: bincount would add in float64
+        there[cells - low] = True
+        distinct = np.flatnonzero(there)
+        return distinct + low, sums[distinct]
+    order = np.argsort(cells)
+    cells, masses = cells[order], masses[order]
+    first = np.flatnonzero(np.diff(cells, prepend=-1))
+    return cells[first], np.add.reduceat(masses, first) if len(first) else masses
 
 
 def pick(points: SelectionPoints, cells: Ints, starts: Ints, hashes: U64, masses: Ints) -> tuple[Ints, Ints]:
