@@ -181,6 +181,10 @@ def test_row_groups_are_shared_out_among_those_who_read(
 ) -> None:
     pq.write_table(pa.table({"i": range(50)}), tmp_path / "x.parquet", row_group_size=10)
     wanted = positions(0, 1, 9, 10, 29, 40, 49)  # of the groups 0, 1, 2 and 4
-    runs = split_chosen(f"{tmp_path}/x.parquet", "x.parquet", format, wanted, parts)
+    path = f"{tmp_path}/x.parquet"
+    runs, footer = split_chosen(path, "x.parquet", format, wanted, parts)
     assert np.concatenate(runs).tolist() == wanted.tolist()
     assert [np.unique(run // 10).tolist() for run in runs] == groups
+    if format == "parquet":
+        found = [read_chosen(path, "x.parquet", format, run, MAX, footer=footer) for run in runs]
+        assert pa.concat_tables(found)["i"].to_pylist() == wanted.tolist()

@@ -25,19 +25,21 @@ _BATCH_ROWS = 8192
 
 def split_chosen(
     path: str, name: str, format: str, positions: npt.NDArray[np.int64], parts: int
-) -> list[npt.NDArray[np.int64]]:
+) -> tuple[list[npt.NDArray[np.int64]], Any]:
     """Cuts positions as of `read_chosen` in up to `parts` runs that are read side by side, with about as many row
     groups in each; a row group is in one run alone. Files of formats without row groups are read in one go.
 
-    Raises BadFileError where the file cannot be read.
+    Returns the runs, and the footer of the file for `read_chosen`, which need not read it again; None where it was not
+    read. Raises BadFileError where the file cannot be read.
     """
     if format != "parquet" or len(positions) < 2:
-        return [positions]
+        return [positions], None
     with reading(Piece(path, name, *WHOLE)), open_source(path) as source:
-        group = np.searchsorted(row_group_starts(pq.ParquetFile(source)), positions, side="right")
+        file = pq.ParquetFile(source)
+    group = np.searchsorted(row_group_starts(file), positions, side="right")
     first = np.unique(group, return_index=True)[1]  # of each row group
     borders = [first[len(first) * i // parts] for i in range(1, parts)]
-    return [run for run in np.split(positions, borders) if len(run)]
+    return [run for run in np.split(positions, borders) if len(run)], file.metadata
 
 
 def read_chosen(
@@ -47,12 +49,13 @@ def read_chosen(
     positions: npt.NDArray[np.int64],
     max_record_bytes: int,
     columns: Sequence[str] | None = None,
+    footer: Any = None,
 ) -> Any:
     """The records at the given positions (int64 (n,), ascending, without repeats) of one file, in that order.
 
     Parquet, CSV and text: a pa.Table of n rows with every column of the file (CSV: strings; text: the column `text`).
         jsonl: n lines as they stand in the file, without line end. `columns` are those wanted of a Parquet file, None
-        for all.
+        for all; `footer` is its footer, where it is known.
 
     Raises InputError for a column that the file lacks and where there is no record at a position (the file has
     changed), BadFileError where the file cannot be read.
@@ -60,7 +63,7 @@ def read_chosen(
     piece = Piece(path, name, *WHOLE)
     with reading(piece):
         if format == "parquet":
-            return _parquet_rows(piece, positions, columns)
+            return _parquet_rows(piece, positions, columns, footer)
         if format == "csv":
             return _csv_table(piece, positions, max_record_bytes)
         lines = _chosen_lines(piece, positions, max_record_bytes)
@@ -95,9 +98,9 @@ def _parsed(piece: Piece, line: bytes, format: str) -> dict[str, Any]:
     return found
 
 
-def _parquet_rows(piece: Piece, positions: npt.NDArray[np.int64], columns: Sequence[str] | None) -> Any:
+def _parquet_rows(piece: Piece, positions: npt.NDArray[np.int64], columns: Sequence[str] | None, footer: Any) -> Any:
     with open_source(piece.path) as source:
-        file = pq.ParquetFile(source)
+        file = pq.ParquetFile(source, metadata=footer)
         names = check_columns(piece.name, columns, file.schema_arrow.names)
         schema = pa.schema([file.schema_arrow.field(name) for name in names])
         bounds = row_group_starts(file)

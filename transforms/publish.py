@@ -1,7 +1,7 @@
 """The fetch: the drawn records are read from the input again and written with what the draw says of them."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -89,9 +89,9 @@ class FetchPart(ThreadedDoFn):
         number, group = element
         task = self._task
         chosen = vectors.read_array(task.chosen)[np.concatenate([some.rows for some in group])]
-        runs = [run for some in group for run in self._runs(some)]
+        runs, footers = zip(*(run for some in group for run in self._runs(some)), strict=True)
         chunks = []
-        for chunk, counts in self._readers.map(self._read, runs):
+        for chunk, counts in self._readers.map(self._read, runs, footers):
             chunks.append(chunk)
             for counter, amount in counts.items():
                 count(counter, amount)
@@ -104,20 +104,25 @@ class FetchPart(ThreadedDoFn):
         )
         return [{"number": number, "name": name, "rows": rows, "bytes": size, "sha256": sha256}]
 
-    def _runs(self, some: Located) -> list[Located]:
-        """The rows of a file in runs that are read side by side: the last part must not keep a thread alone at work."""
+    def _runs(self, some: Located) -> Iterator[tuple[Located, Any]]:
+        """The rows of a file in runs that are read side by side, each with the file's footer: the last part must not
+        keep a thread alone at work.
+        """
         piece = some.piece
-        runs = split_chosen(piece.path, piece.name, self._task.format, some.positions, self._threads)
+        runs, footer = split_chosen(piece.path, piece.name, self._task.format, some.positions, self._threads)
         ends = np.cumsum([len(run) for run in runs[:-1]], dtype=np.int64)
-        return [Located(piece, run, rows) for run, rows in zip(runs, np.split(some.rows, ends), strict=True)]
+        for run, rows in zip(runs, np.split(some.rows, ends), strict=True):
+            yield Located(piece, run, rows), footer
 
-    def _read(self, some: Located) -> tuple[Any, Counter[str]]:
-        task = self._task
+    def _read(self, some: Located, footer: Any) -> tuple[Any, Counter[str]]:
+        task, piece = self._task, some.piece
         with counting() as counts:
-            found = read_chosen(some.piece.path, some.piece.name, task.format, some.positions, task.max_record_bytes)
+            found = read_chosen(
+                piece.path, piece.name, task.format, some.positions, task.max_record_bytes, footer=footer
+            )
         return found, counts
 
-    def _check_ids(self, runs: list[Located], chunks: list[Any], hashes: NDArray[np.uint64]) -> None:
+    def _check_ids(self, runs: Sequence[Located], chunks: list[Any], hashes: NDArray[np.uint64]) -> None:
         """Raises where a record read now is not the one that was embedded."""
         at = 0
         for some, chunk in zip(runs, chunks, strict=True):
