@@ -104,8 +104,9 @@ def run_rounds(store: Store, centers: Floats, rounds: int, rows: int) -> tuple[F
         moved = (centers * old[:, None] + totals * 2.0 ** (exponent - 40)) / np.maximum(weights, 1e-300)[:, None]
         centers = np.where(counts[:, None] > 0, moved, centers).astype(np.float32)
         starved = np.flatnonzero((counts == 0) & (weights < 1))
-        targets = _choose_far(far, k, len(starved))
-        centers[starved[: len(targets)]], weights[starved[: len(targets)]] = targets, 1
+        if len(starved):
+            targets = _choose_far(far, k, len(starved))
+            centers[starved[: len(targets)]], weights[starved[: len(targets)]] = targets, 1
     return centers, assigned
 
 

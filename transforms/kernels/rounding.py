@@ -88,7 +88,8 @@ def choose(rows: NDArray[np.void], late: NDArray[np.void], k: int) -> tuple[NDAr
         representatives, in the order of their id hash, which numbers them; the spares, `cluster` being that number; and
         how many clusters took far rows.
     """
-    members, far = rows[rows["cluster"] >= 0], rows[rows["cluster"] < 0]
+    # Where there are fewer clusters than were asked for, how many more far rows are here depends on the blocks.
+    members, far = rows[rows["cluster"] >= 0], rows[rows["cluster"] < 0][: far_count(k)]
     first = members["cluster"][:-1] != members["cluster"][1:]
     first = np.concatenate([[True], first]) if len(members) else np.empty(0, bool)
     chosen, spares = members[first], members[~first]
