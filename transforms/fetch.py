@@ -32,7 +32,7 @@ def split_chosen(
     Returns the runs, and the footer of the file for `read_chosen`, which need not read it again; None where it was not
     read. Raises BadFileError where the file cannot be read.
     """
-    if format != "parquet" or len(positions) < 2:
+    if parts == 1 or format != "parquet" or len(positions) < 2:
         return [positions], None
     with reading(Piece(path, name, *WHOLE)), open_source(path) as source:
         file = pq.ParquetFile(source)

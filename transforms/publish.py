@@ -89,7 +89,9 @@ class FetchPart(ThreadedDoFn):
         number, group = element
         task = self._task
         chosen = vectors.read_array(task.chosen)[np.concatenate([some.rows for some in group])]
-        runs, footers = zip(*(run for some in group for run in self._runs(some)), strict=True)
+        # Many files keep all threads at work as they are, and to read all their footers first would hold that up.
+        parts = self._threads if len(group) <= 2 * self._threads else 1
+        runs, footers = zip(*(run for some in group for run in self._runs(some, parts)), strict=True)
         chunks = []
         for chunk, counts in self._readers.map(self._read, runs, footers):
             chunks.append(chunk)
@@ -104,12 +106,12 @@ class FetchPart(ThreadedDoFn):
         )
         return [{"number": number, "name": name, "rows": rows, "bytes": size, "sha256": sha256}]
 
-    def _runs(self, some: Located) -> Iterator[tuple[Located, Any]]:
-        """The rows of a file in runs that are read side by side, each with the file's footer: the last part must not
-        keep a thread alone at work.
+    def _runs(self, some: Located, parts: int) -> Iterator[tuple[Located, Any]]:
+        """The rows of a file in up to `parts` runs that are read side by side, each with the file's footer where it was
+        read: the last part must not keep a thread alone at work.
         """
         piece = some.piece
-        runs, footer = split_chosen(piece.path, piece.name, self._task.format, some.positions, self._threads)
+        runs, footer = split_chosen(piece.path, piece.name, self._task.format, some.positions, parts)
         ends = np.cumsum([len(run) for run in runs[:-1]], dtype=np.int64)
         for run, rows in zip(runs, np.split(some.rows, ends), strict=True):
             yield Located(piece, run, rows), footer

@@ -171,24 +171,24 @@ def sum_masses(some: Iterable[NDArray[np.void]]) -> NDArray[np.void]:
     return out
 
 
+Waiting = tuple[list[NDArray[np.void]], int]
+"""Arrays of MASS, and how many masses may wait in them before they are added up."""
+
+
 class CombineMasses(beam.CombineFn):
     """MASS of some rows -> the MASS of the distinct cells, ascending.
 
-    Arrays wait until there are as many masses as there were cells at the last sum: each is sorted a few times, and not
-    with every array that comes.
+    Arrays wait until there are twice as many masses as there were cells at the last sum: each is sorted a few times,
+    and not with every array that comes.
     """
 
-    def create_accumulator(self) -> tuple[list[NDArray[np.void]], int]:
+    def create_accumulator(self) -> Waiting:
         return [], WAITING_MASSES
 
-    def add_input(
-        self, accumulator: tuple[list[NDArray[np.void]], int], element: NDArray[np.void]
-    ) -> tuple[list[NDArray[np.void]], int]:
+    def add_input(self, accumulator: Waiting, element: NDArray[np.void]) -> Waiting:
         return self.merge_accumulators([accumulator, ([element], 0)])
 
-    def merge_accumulators(
-        self, accumulators: Iterable[tuple[list[NDArray[np.void]], int]]
-    ) -> tuple[list[NDArray[np.void]], int]:
+    def merge_accumulators(self, accumulators: Iterable[Waiting]) -> Waiting:
         together, room = [], 0
         for waiting, some in accumulators:
             together += waiting
@@ -198,10 +198,10 @@ class CombineMasses(beam.CombineFn):
         summed = sum_masses(together)
         return [summed], max(WAITING_MASSES, 2 * len(summed))
 
-    def compact(self, accumulator: tuple[list[NDArray[np.void]], int]) -> tuple[list[NDArray[np.void]], int]:
+    def compact(self, accumulator: Waiting) -> Waiting:
         return [sum_masses(accumulator[0])], accumulator[1]
 
-    def extract_output(self, accumulator: tuple[list[NDArray[np.void]], int]) -> NDArray[np.void]:
+    def extract_output(self, accumulator: Waiting) -> NDArray[np.void]:
         return sum_masses(accumulator[0])
 
 

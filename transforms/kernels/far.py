@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from tithe.transforms.kernels import bottom, hashing
 
 TABLED = 2048
-"""Far rows compared with each other at a time, in a table of 16 MB."""
+"""Far rows compared with each other at a time, in a table of 16 MB; the choice takes some 100 MB."""
 
 ROWS = 256
 """Rows of that table at a time where another of its size would do."""
+
+ANY_KEY = float(np.finfo(np.float64).max)
+"""The limit of keys that leaves out only rows that are never drawn, whose keys are infinite."""
 
 APART = 0.01
 """What the farthest row gains by its distance, in rows that a center takes for itself: it settles which of single rows
@@ -40,7 +43,7 @@ def far_keys(
     seed: int,
     role: str,
     size: int,
-    limit: float = float(np.finfo(np.float64).max),
+    limit: float = ANY_KEY,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Draws `size` rows without replacement in proportion to squared distance, those at distance 0 never.
 
@@ -70,7 +73,7 @@ def far_rows(
     seed: int,
     role: str,
     size: int,
-    limit: float = float(np.finfo(np.float64).max),
+    limit: float = ANY_KEY,
 ) -> NDArray[np.void]:
     """Returns the rows of `far_keys`, of vectors x, float32, (n, d), as `far_dtype`, at most `size`."""
     rows, keys = far_keys(hashes, squared, seed, role, size, limit)

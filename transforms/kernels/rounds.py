@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tithe.transforms.kernels import bottom, exact, search
-from tithe.transforms.kernels.far import choose, far_count, far_rows
+from tithe.transforms.kernels.far import ANY_KEY, choose, far_count, far_rows
 
 DECAY = 0.2
 """What is left of a center's weight after a round; 0.1 to 0.5 are much alike, 1 (the running mean) and 0 (no memory)
@@ -56,8 +56,10 @@ def batch_sums(
     """
     index, squared = search.search(x, points)
     size = far_count(len(points.exact))
-    limit = {} if total is None or len(total.far) < size else {"limit": float(total.far["key"][size - 1])}
-    far = far_rows(x, hashes, squared[:, 0], seed, f"far/{number}", size, **limit)
+    # Another thread may add to the total: its far rows are replaced as a whole, and their keys only get smaller.
+    kept = None if total is None else total.far
+    limit = ANY_KEY if kept is None or len(kept) < size else float(kept["key"][size - 1])
+    far = far_rows(x, hashes, squared[:, 0], seed, f"far/{number}", size, limit)
     nearest = index[:, 0]
     return BatchSums(exact.vector_sums(x, nearest, exponent), exact.exact_sum(squared[:, 0]), far), nearest
 
@@ -76,7 +78,8 @@ def add(total: BatchSums, more: BatchSums) -> BatchSums:
     """Adds sums, sparse or dense, to dense ones, in place, and returns them."""
     exact.add(total.sums, more.sums)
     total.cost += more.cost
-    total.far = bottom.bottom(np.concatenate([total.far, more.far]), far_count(len(total.sums.counts)))
+    if len(more.far):
+        total.far = bottom.bottom(np.concatenate([total.far, more.far]), far_count(len(total.sums.counts)))
     return total
 
 
