@@ -40,8 +40,8 @@ class Job:
 
     @property
     def seed_rows(self) -> int:
-        """Records that seeding reads: a tenth, at most 60 a cluster, but enough for the candidates."""
-        return min(self.rows, max(min(self.rows // 10, 60 * self.clusters), 10_000, 20 * self.clusters))
+        """Records that seeding reads."""
+        return min(self.rows, max(10_000, 20 * self.clusters))
 
 
 @contextmanager

@@ -20,7 +20,7 @@ Doubles = NDArray[np.float64]
 
 def seed(store: Store, rows: int, k: int) -> Floats:
     """Returns the first centers, float32, (k, d): k-means|| on about so many rows, in memory."""
-    low, width = store.batch(9, rows)  # apart from the batches of eight rounds
+    low, width = store.batch(-1, rows)  # from the end, apart from the batches of the rounds
     blocks = [
         (x, piece.hashes[at : at + len(x)])
         for piece in store.pieces
@@ -187,7 +187,7 @@ def round_centers(
     store: Store, centers: Floats, assigned: list[list[NDArray[np.int32]]], rounds: int, rows: int
 ) -> Floats:
     """Returns the records that stand for the means: of each cluster the nearest row that the last batch put in it; for
-    a cluster without one, the nearest of all rows that stands for none.
+    a cluster without one, the nearest row of the last two batches that stands for none.
     """
     k = len(centers)
     low, width = store.batch(rounds - 1, rows)
@@ -216,32 +216,35 @@ def round_centers(
             place[where, 0], place[where, 1] = number, at[better]
     missing = np.flatnonzero(np.isinf(distance))
     if len(missing):
-        _look_everywhere(store, centers[missing], missing, place, distance, anchors)
+        wider = store.batch(rounds - 2, rows)[0], 2 * width
+        _look_wider(store, wider, centers[missing], missing, place, distance, anchors)
     kept = np.unique(place, axis=0, return_index=True)[1]  # two late clusters may have found the same row
     found_rows = np.sort(kept[place[kept, 0] >= 0])
     return np.ascontiguousarray(anchors[found_rows])
 
 
-def _look_everywhere(
+def _look_wider(
     store: Store,
+    wider: tuple[int, int],
     centers: Floats,
     clusters: NDArray[np.int64],
     place: NDArray[np.int64],
     distance: Floats,
     anchors: Floats,
 ) -> None:
-    """Puts the nearest of all rows that is nobody's yet in the place of each of some clusters, in place."""
+    """Puts the nearest row of a range that is nobody's yet in the place of each of some clusters, in place."""
     taken = {number: place[place[:, 0] == number, 1] for number in range(len(store.pieces))}
     norms = np.einsum("ij,ij->i", centers, centers)
 
     def nearest_rows(number: int) -> list[tuple[Floats, NDArray[np.int64], Floats]]:
         out = []
-        for at, x in store.pieces[number].chunks(0, store.pieces[number].rows):
-            table = np.einsum("ij,ij->i", x, x)[:, None] - 2 * (x @ centers.T) + norms
-            here = taken[number] - at
-            table[here[(here >= 0) & (here < len(x))]] = np.inf
-            best = table.argmin(0)
-            out.append((table[best, np.arange(len(centers))], at + best, x[best]))
+        for start, stop in store.pieces[number].ranges(*wider):
+            for at, x in store.pieces[number].chunks(start, stop):
+                table = np.einsum("ij,ij->i", x, x)[:, None] - 2 * (x @ centers.T) + norms
+                here = taken[number] - at
+                table[here[(here >= 0) & (here < len(x))]] = np.inf
+                best = table.argmin(0)
+                out.append((table[best, np.arange(len(centers))], at + best, x[best]))
         return out
 
     for number, found in enumerate(store.pool.map(nearest_rows, range(len(store.pieces)))):

@@ -29,6 +29,8 @@ from scale_model import Job, counters, kept, kept_files, memory
 from scale_rates import Rates, measure_rates
 from scale_steps import PLAN_BYTES, OnePlace, Workers, alone, one_place, together, too_large
 
+from tithe.transforms.vectors import ROW
+
 HERE = Path(__file__).parent
 RECORDS, DIMENSION, CLUSTERS, SIZE, ROUNDS = 40_000, 64, 100, 500, 4
 FILES, ROW_GROUP, SPLIT = 4, 2_500, 600_000
@@ -111,7 +113,7 @@ def job_of(manifest: dict[str, Any], work: Path) -> Job:
         input_bytes=sum(g.column(i).total_compressed_size for g in groups for i in range(g.num_columns)),
         # The masses of the draw are halves of loss and distance, more or less: as the balanced constant makes them.
         skew=len(clusters) * float((share * (share + cost) / 2).sum()),
-        late=near > (rounds[-1]["rows"] + records) * 4 * dimension,
+        late=near > 2 * rounds[-1]["rows"] * (ROW.itemsize + 4 * dimension),
     )
 
 
@@ -247,7 +249,7 @@ def report(checks: list[dict[str, tuple[float, float]]], rates: dict[int, Rates]
     return text.format(
         centers=f"{grid / 2e6:,.0f}",
         grid=f"{grid / 1e6:,.0f}",
-        limbs=f"{(limbs + 16 * largest.clusters + largest.far_kept) / 1e9:.2f}",
+        limbs=f"{(limbs + 24 * largest.clusters + largest.far_kept) / 1e9:.2f}",
         near=f"{(4 * largest.clusters + largest.clusters // 4) * largest.near_bytes / 1e9:.2f}",
         files_of_driver=f"{4 * largest.clusters * largest.near_bytes / 1e9:.2f}",
         scores=f"{disk['scores'] / 1e12:.1f}",

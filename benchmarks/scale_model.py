@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tithe.clustering import MIN_BATCH, SEED_ROWS
 from tithe.transforms.centering import SAMPLE
-from tithe.transforms.cluster import SEED_STEPS
+from tithe.transforms.cluster import LATE_ROUNDS, SEED_STEPS
 from tithe.transforms.draw import CHOSEN
 from tithe.transforms.kernels import far, rounding, systematic
 from tithe.transforms.kernels.exact import ROWS
@@ -24,7 +24,7 @@ ANSWERS_BYTES = 120
 """Of the answers for records of one file, in a pickle, beside 16 a record."""
 
 CROWDED = 4
-"""How many times as many rows as the mean the largest cluster of a block is taken to have."""
+"""How many times as many rows as the mean the largest cluster is taken to have."""
 
 LESS_THAN_A_DRAW = 0.72
 """The mean of 2**-u, u uniform in 0 .. 1: what cutting cells by powers of two leaves of 1 / CELLS_A_DRAW."""
@@ -46,7 +46,7 @@ class Job:
         input_bytes: of the input.
         skew: clusters x the sum over them of (share of the records) x (share of the mass of the draw); 1 where all are
             alike.
-        late: whether a cluster has no row in the last batch, so that all vectors are read once more.
+        late: whether a cluster has no row in the last batch, so that some batches are read once more.
     """
 
     records: int
@@ -83,8 +83,7 @@ class Job:
     @property
     def seed_rows(self) -> float:
         """Records that seeding reads."""
-        tenth, least = min(0.1 * self.records, SEED_ROWS * self.clusters), max(MIN_BATCH, 20 * self.clusters)
-        return min(self.records, max(tenth, least))
+        return min(self.records, max(MIN_BATCH, SEED_ROWS * self.clusters))
 
     @property
     def far_bytes(self) -> int:
@@ -103,15 +102,14 @@ class Job:
 
     @property
     def crowd(self) -> float:
-        """Rows that the largest clusters of the blocks of one bundle of a round have together."""
-        block = min(chunk_rows(self.dimension), self.batch_rows / self.splits)
-        return self.batch_rows / self.processes / block * min(block, max(1, CROWDED * block / self.clusters))
+        """Rows of the largest cluster in one bundle of a round."""
+        return CROWDED * self.batch_rows / self.processes / self.clusters
 
     @property
     def sums_bytes(self) -> float:
         """Of the sums of one bundle of a round: on the grid, and in limbs once a cluster may have passed ROWS rows."""
         grid = (24 if self.crowd > ROWS else 8) * self.clusters * self.dimension
-        return grid + 16 * self.clusters + self.far_kept
+        return grid + 24 * self.clusters + self.far_kept
 
     @property
     def far_kept(self) -> float:
@@ -169,7 +167,7 @@ def counters(job: Job) -> dict[str, float]:
         "AssignBatch.read_bytes": job.rounds * batch,
         "AssignBatch.sent_bytes": job.rounds * processes * job.sums_bytes,
         "AssignBatch.side_bytes": job.rounds * processes * centers,
-        "FindNear.read_bytes": batch + 4 * job.batch_rows + job.late * whole,
+        "FindNear.read_bytes": batch + 4 * job.batch_rows + job.late * min(LATE_ROUNDS * batch, whole),
         "FindNear.sent_bytes": processes * job.near_kept,
         "FindNear.side_bytes": processes * centers,
         "ScoreSplit.read_bytes": whole,

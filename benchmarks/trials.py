@@ -31,7 +31,7 @@ from tithe.transforms.kernels import nearest
 from tithe.transforms.kernels import seeding as kernel
 
 REPETITIONS = 7
-SEEDINGS = ((3, 60, 4), (4, 100, 4), (3, 100, 4), (3, 30, 4), (2, 60, 4), (3, 60, 1), (3, 60, 8))
+SEEDINGS = ((3, 20, 4), (4, 40, 4), (3, 60, 4), (3, 12, 4), (2, 20, 4), (3, 20, 1), (3, 20, 8))
 """Steps, records a cluster, and draws for a center of k-means++; the first are those of tithe."""
 
 Floats = NDArray[np.float32]

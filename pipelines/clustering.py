@@ -16,9 +16,9 @@ from tithe.workspace import list_files
 MIN_BATCH = 10_000
 """Records that a round reads at least, and ten a cluster where that is more: fewer would leave centers without rows."""
 
-SEED_ROWS = 60
-"""Records for each cluster that seeding reads at most; a tenth of the corpus is enough, twenty for each cluster the
-least.
+SEED_ROWS = 20
+"""Records for each cluster that seeding reads, though MIN_BATCH at least: with more of them, the centers are no better
+after some rounds.
 """
 
 
@@ -64,7 +64,7 @@ class Clustering:
             count=count,
             rounds=cluster.rounds,
             batch=min(1.0, max(cluster.batch, MIN_BATCH / rows, 10 * count / rows)),
-            seed_share=min(1.0, max(min(0.1, SEED_ROWS * count / rows), max(MIN_BATCH, 20 * count) / rows)),
+            seed_share=min(1.0, max(MIN_BATCH, SEED_ROWS * count) / rows),
             seed=cluster.seed,
         )
 

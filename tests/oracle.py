@@ -75,11 +75,11 @@ def center(vectors: Vectors, hashes: U64) -> Vectors:
     return vectors - origin
 
 
-def batch_rows(hashes: U64, settings: Settings, number: int) -> list[int]:
-    """The rows of the batch of a round: those whose hashes lie in a range that follows the one of the round before."""
+def batch_rows(hashes: U64, settings: Settings, number: int, rounds: int = 1) -> list[int]:
+    """The rows of the batches of rounds up to a number: their hashes lie in ranges that follow each other."""
     width = int(settings.batch * HASHES)
-    start = hashing.role_key(settings.seed, "batches") + (number - 1) * width
-    return [i for i, h in enumerate(hashes.tolist()) if (h - start) % HASHES < width]
+    start = hashing.role_key(settings.seed, "batches") + (number - rounds) * width
+    return [i for i, h in enumerate(hashes.tolist()) if (h - start) % HASHES < rounds * width]
 
 
 def assign(row: Vectors, centers: Vectors) -> tuple[int, float]:
@@ -170,12 +170,13 @@ def represent(
             chosen.append(min(mine)[2])
         else:
             missing.append(j)
-    # Those look among all rows, as if there were no other clusters.
+    # Those look among the rows of the last two batches, as if there were no other clusters.
     left = len(missing)
     if missing and settings.batch < 1:
-        late = [assign(row, centers[missing]) for row in x]
+        wider = batch_rows(hashes, settings, settings.rounds, 2)
+        late = [assign(x[i], centers[missing]) for i in wider]
         for place in range(len(missing)):
-            mine = [(d, int(hashes[i]), i) for i, (cluster, d) in enumerate(late) if cluster == place]
+            mine = [(d, int(hashes[i]), i) for i, (cluster, d) in zip(wider, late, strict=True) if cluster == place]
             free = [i for _, _, i in sorted(mine)[:SPARES] if not is_taken(i)]
             if free:
                 chosen.append(free[0])

@@ -139,10 +139,10 @@ def test_the_largest_block_of_the_largest_ordinary_rows() -> None:
     for sign in (1, -1):
         x = np.full((exact.ROWS, 2), sign * largest, np.float32)
         sums = exact.vector_sums(x, np.zeros(len(x), np.int64), 1)
-        assert sums.limbs is None and sums.rows == exact.ROWS
+        assert sums.limbs is None and sums.held.tolist() == [exact.ROWS]
         assert units(sums) == [[exact.ROWS * on_grid(float(sign * largest), 1)] * 2]
         exact.add(sums, exact.vector_sums(x[:1], np.zeros(1, np.int64), 1))
-        assert sums.limbs is not None and sums.rows == 1
+        assert sums.limbs is not None and sums.held.tolist() == [1]
         assert units(sums) == [[(exact.ROWS + 1) * on_grid(float(sign * largest), 1)] * 2]
 
 

@@ -50,7 +50,7 @@ def test_what_is_worked_out_are_the_sizes_that_are_known(scale: Any) -> None:
     counted = scale.counters(job)
     assert counted["AssignBatch.side_bytes"] == 8 * 1000 * 100_000 * (4 * 768 + 8)  # eight rounds
     assert counted["AssignBatch.read_bytes"] == pytest.approx(8 * 0.1 * 10**10 * (4 * 768 + 28), rel=0.05)
-    assert (job.seed_rows, job.batch_rows) == (6_000_000, 10**9)
+    assert (job.seed_rows, job.batch_rows) == (2_000_000, 10**9)
 
 
 @pytest.mark.parametrize("blocks", [1, 40])
@@ -86,7 +86,7 @@ def test_what_breaks_first_is_named_in_the_order_of_a_selection(scale: Any) -> N
 
     assert first(10**8, 10).startswith("nothing; slowest in one place: ")
     assert first(10**9, 100).startswith("nearest rows of each mean: ")
-    assert first(10**10, 1000).startswith("candidates of seeding: ")
+    assert first(10**10, 1000).startswith("memory in a round, ")
 
 
 def test_the_page_has_a_row_for_each_number_of_records_and_workers(scale: Any) -> None:

@@ -26,6 +26,12 @@ from tithe.transforms.space import Reader, read_space
 SEED_STEPS = 3
 """Steps of k-means||, each of which takes k candidates."""
 
+LATE_ROUNDS = 2
+"""Rounds in whose batches clusters without a row in the last one look for their representative. A center that moved in
+the last round lies on a row of its batch. One that did not has a weight of at least 1, so it had at least five rows in
+the round before, or many more in an earlier one, which is next to impossible.
+"""
+
 
 @dataclass(frozen=True)
 class ClusterTask:
@@ -53,11 +59,13 @@ class ClusterTask:
         """Returns the path of the centers after a round; round 0 is the seeding."""
         return f"{self.folder}/round-{number:04d}.npz"
 
-    def batch_ranges(self, number: int) -> list[tuple[int, int]]:
-        """Returns the ranges of id hashes that make the batch of a round, 1 .. rounds: each follows the one before."""
+    def batch_ranges(self, number: int, rounds: int = 1) -> list[tuple[int, int]]:
+        """Returns the ranges of id hashes that make the batches of the rounds, 1 or more, that end with a number: each
+        follows the one before.
+        """
         width = hash_width(self.batch)
-        start = hashing.role_key(self.seed, "batches") + (number - 1) * width
-        return hash_ranges(start, width)
+        start = hashing.role_key(self.seed, "batches") + (number - rounds) * width
+        return hash_ranges(start, rounds * width)
 
     def seed_ranges(self) -> list[tuple[int, int]]:
         """Returns the ranges of id hashes that seeding reads."""
@@ -306,7 +314,13 @@ class ClusterCorpus(beam.PTransform):
             )
             reference = sums | f"Update{number}" >> beam.ParDo(UpdateCenters(task, number))  # Reference
         return (splits, reference) | "Representatives" >> FindRepresentatives(
-            task.reader, task.folder, task.batch_ranges(task.rounds), task.seed, task.count, threads
+            task.reader,
+            task.folder,
+            task.batch_ranges(task.rounds),
+            task.batch_ranges(task.rounds, LATE_ROUNDS),
+            task.seed,
+            task.count,
+            threads,
         )
 
     def _seed(self, root: beam.Pipeline, splits: beam.PCollection) -> beam.PCollection:

@@ -49,7 +49,7 @@ class FindNear(SplitDoFn):
     Args of the constructor:
         folder: of the cluster stage.
         numbered: a reference's centers are some of the clusters only, those that found no row before: beside the
-            checkpoint lie their numbers. Then nothing is added to the cost, and all rows are compared with them.
+            checkpoint lie their numbers. Then nothing is added to the cost, and rows are compared with them alone.
     """
 
     def __init__(
@@ -129,8 +129,8 @@ class CombineNear(beam.CombineFn):
 
 
 def write_missing(near: Near | None, reference: Reference, folder: str, complete: bool) -> Reference:
-    """Writes the centers that found no row in the range; a converged reference where there is none, or where the range
-    was all rows.
+    """Writes the centers that found no row in the range; a converged reference where there is none, or where there are
+    no other rows to look among.
     """
     assert near is not None, "the last batch holds at least ten rows a cluster"
     centers = read_centers(reference.path)
@@ -158,15 +158,22 @@ def write_representatives(late: Near | None, near: Near, reference: Reference, f
 class FindRepresentatives(beam.PTransform):
     """(splits, reference to the last centers) -> the files representatives.npy, spares.npy and representatives.json.
 
-    A small cluster may have no row in the range; those few look for one among all rows, in a pass that compares rows
-    with these centers alone.
+    A cluster may have no row in the last round's range; those few look for one in a wider range, in a pass that
+    compares rows with these centers alone.
     """
 
     def __init__(
-        self, reader: Reader, folder: str, ranges: list[tuple[int, int]], seed: int, count: int, threads: int
+        self,
+        reader: Reader,
+        folder: str,
+        ranges: list[tuple[int, int]],
+        wider: list[tuple[int, int]],
+        seed: int,
+        count: int,
+        threads: int,
     ) -> None:
         super().__init__()
-        self._reader, self._folder, self._ranges = reader, folder, ranges
+        self._reader, self._folder, self._ranges, self._wider = reader, folder, ranges, wider
         self._seed, self._count, self._threads = seed, count, threads
 
     def _find(self, ranges: list[tuple[int, int]], numbered: bool) -> FindNear:
@@ -174,18 +181,17 @@ class FindRepresentatives(beam.PTransform):
 
     def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
         splits, reference = inputs
-        everything = [(0, vectors.HASHES)]
         near = (
             splits
             | "Near" >> beam.ParDo(self._find(self._ranges, False), AsSingleton(reference))
             | "Nearest" >> beam.CombineGlobally(CombineNear(self._count)).without_defaults()
         )
         missing = near | "Missing" >> beam.Map(
-            write_missing, AsSingleton(reference), self._folder, self._ranges == everything
+            write_missing, AsSingleton(reference), self._folder, self._ranges == self._wider
         )
         return (
             splits
-            | "Late" >> beam.ParDo(self._find(everything, True), AsSingleton(missing))
+            | "Late" >> beam.ParDo(self._find(self._wider, True), AsSingleton(missing))
             | "LateNearest" >> beam.CombineGlobally(CombineNear(self._count)).without_defaults()
             | "Write" >> beam.Map(write_representatives, AsSingleton(near), AsSingleton(reference), self._folder)
         )

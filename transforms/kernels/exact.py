@@ -103,7 +103,7 @@ class VectorSums:
         clusters: int64, (m,), ascending.
         counts: rows of each cluster, int64, (m,).
         grid: sums on the grid that are not in the limbs yet, float64, (m, d).
-        rows: no cluster has more ordinary rows than this in `grid`; never above ROWS.
+        held: ordinary rows of each cluster in `grid`, never above ROWS, int64, (m,).
         limbs: the rest: high limbs, in units of 2**t, and low ones, in units of 2**(t - FRACTION), side by side; int64,
             (m, 2 d). None as long as there is nothing in them.
     """
@@ -112,7 +112,7 @@ class VectorSums:
     clusters: NDArray[np.int64]
     counts: NDArray[np.int64]
     grid: NDArray[np.float64]
-    rows: int
+    held: NDArray[np.int64]
     limbs: NDArray[np.int64] | None = None
 
     def values(self) -> NDArray[np.float64]:
@@ -133,8 +133,9 @@ def vector_sums(x: NDArray[np.float32], clusters: NDArray[np.integer], exponent:
         exponent: t of the grid; one for a whole corpus.
     """
     present, place, counts = np.unique(clusters, return_inverse=True, return_counts=True)
+    m = len(present)
     total = VectorSums(
-        exponent, present.astype(np.int64), counts.astype(np.int64), np.zeros((len(present), x.shape[1])), 0
+        exponent, present.astype(np.int64), counts.astype(np.int64), np.zeros((m, x.shape[1])), np.zeros(m, np.int64)
     )
     for low in range(0, len(x), ROWS):
         _add_rows(total, x[low : low + ROWS], place[low : low + ROWS])
@@ -143,8 +144,8 @@ def vector_sums(x: NDArray[np.float32], clusters: NDArray[np.integer], exponent:
 
 def _add_rows(total: VectorSums, x: NDArray[np.float32], place: NDArray[np.integer]) -> None:
     """Adds at most ROWS rows to the sums at their places."""
-    most = int(np.bincount(place).max())
-    if total.rows + most > ROWS:
+    counts = np.bincount(place, minlength=len(total.held))
+    if (total.held + counts).max() > ROWS:
         cut(total)
     bound, beyond = 2.0**total.exponent, np.empty(0, np.int64)
     if max(x.max(), -x.min()) >= bound:  # seldom, and a look at rows takes several times as long
@@ -161,7 +162,7 @@ def _add_rows(total: VectorSums, x: NDArray[np.float32], place: NDArray[np.integ
         (np.ones(len(x)), place, np.arange(len(x) + 1)), shape=(len(x), len(total.counts))
     )
     total.grid += one_hot.T @ wide
-    total.rows += most
+    total.held += counts
     for row in beyond:
         if total.limbs is None:
             total.limbs = np.zeros((len(total.counts), 2 * x.shape[1]), np.int64)
@@ -170,24 +171,24 @@ def _add_rows(total: VectorSums, x: NDArray[np.float32], place: NDArray[np.integ
 
 def densify(some: VectorSums, k: int) -> VectorSums:
     """Returns the sums with a row for each of k clusters, in arrays of their own."""
-    counts, grid = np.zeros(k, np.int64), np.zeros((k, some.grid.shape[1]))
-    counts[some.clusters], grid[some.clusters] = some.counts, some.grid
+    counts, held, grid = np.zeros(k, np.int64), np.zeros(k, np.int64), np.zeros((k, some.grid.shape[1]))
+    counts[some.clusters], held[some.clusters], grid[some.clusters] = some.counts, some.held, some.grid
     limbs = None
     if some.limbs is not None:
         limbs = np.zeros((k, some.limbs.shape[1]), np.int64)
         limbs[some.clusters] = some.limbs
-    return VectorSums(some.exponent, np.arange(k), counts, grid, some.rows, limbs)
+    return VectorSums(some.exponent, np.arange(k), counts, grid, held, limbs)
 
 
 def add(total: VectorSums, more: VectorSums) -> None:
     """Adds sums, sparse or dense, to dense ones, in place."""
-    if total.rows + more.rows > ROWS:
-        cut(total)
     # A slice adds in place; a list of all clusters would copy them there and back.
     where = slice(None) if len(more.clusters) == len(total.clusters) else more.clusters
+    if (total.held[where] + more.held).max(initial=0) > ROWS:
+        cut(total)
     total.counts[where] += more.counts
     total.grid[where] += more.grid
-    total.rows += more.rows
+    total.held[where] += more.held
     if more.limbs is not None:
         if total.limbs is None:
             total.limbs = np.zeros((len(total.counts), more.limbs.shape[1]), np.int64)
@@ -197,7 +198,7 @@ def add(total: VectorSums, more: VectorSums) -> None:
 def crop(sums: VectorSums, k: int) -> VectorSums:
     """Returns dense sums with the first k clusters only, which are all there are."""
     limbs = None if sums.limbs is None else sums.limbs[:k]
-    return VectorSums(sums.exponent, sums.clusters[:k], sums.counts[:k], sums.grid[:k], sums.rows, limbs)
+    return VectorSums(sums.exponent, sums.clusters[:k], sums.counts[:k], sums.grid[:k], sums.held[:k], limbs)
 
 
 def cut(sums: VectorSums) -> None:
@@ -205,7 +206,7 @@ def cut(sums: VectorSums) -> None:
     if sums.limbs is None:
         sums.limbs = np.zeros((len(sums.counts), 2 * sums.grid.shape[1]), np.int64)
     _add_limbs(sums.limbs, slice(None), sums.grid, sums.exponent)
-    sums.grid[:], sums.rows = 0, 0
+    sums.grid[:], sums.held[:] = 0, 0
 
 
 def _add_limbs(limbs: NDArray[np.int64], where: slice | np.integer, values: NDArray[np.float64], exponent: int) -> None:

@@ -75,13 +75,13 @@ def farthest_kept(rows: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np
 def choose(rows: NDArray[np.void], late: NDArray[np.void], k: int) -> tuple[NDArray[np.void], NDArray[np.void], int]:
     """Chooses a representative for each cluster.
 
-    A cluster without a row of its own in the range takes the nearest row of the corpus that represents none; where
+    A cluster without a row of its own in the range takes the nearest row of a wider one that represents none; where
     there is none either, a far row of the range, as an empty center does in a round. No two representatives lie on one
     point; a cluster for which nothing is left is dropped.
 
     Args:
         rows: what `nearest_members` gave for all rows of the range.
-        late: and for the clusters that had none there, from all rows.
+        late: and for the clusters that had none there, from the wider range.
         k: number of clusters.
 
     Returns:
