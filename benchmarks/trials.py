@@ -3,7 +3,7 @@
     python benchmarks/trials.py [--rows N] [--folder FOLDER] [--results FOLDER]
 
 Each trial stands beside what is done in its place, in alternation in one process with one thread; 1.00 is what is done.
-The seeding is that of `tithe select`, with its constants replaced, on --rows (250,000) vectors of 64 numbers and 250
+The clusterings are those of `tithe select`, with constants replaced, on --rows (250,000) vectors of 64 numbers and 250
 clusters (fewer for few rows); what is compared there is the cost of the means after 8 rounds, over three seeds.
 
 Prints a table and writes it to trials.md in benchmarks/results. Some three minutes.
@@ -27,12 +27,25 @@ from threadpoolctl import threadpool_limits
 
 from tithe import cli, clustering
 from tithe.transforms import cluster, vectors
-from tithe.transforms.kernels import nearest
-from tithe.transforms.kernels import seeding as kernel
+from tithe.transforms.kernels import far, groups, nearest, rounds, seeding
 
 REPETITIONS = 7
-SEEDINGS = ((3, 20, 4), (4, 40, 4), (3, 60, 4), (3, 12, 4), (2, 20, 4), (3, 20, 1), (3, 20, 8))
-"""Steps, records a cluster, and draws for a center of k-means++; the first are those of tithe."""
+CLUSTERINGS = {
+    "as it is done": (3, 20, 4, None),
+    "seeding in 4 steps from 100 records a cluster": (4, 100, 4, None),
+    "seeding from 60 records a cluster": (3, 60, 4, None),
+    "seeding from 12 records a cluster": (3, 12, 4, None),
+    "seeding in 2 steps": (2, 20, 4, None),
+    "seeding with one draw for a center": (3, 20, 1, None),
+    "seeding with 8 draws for a center": (3, 20, 8, None),
+    "8 far rows for each center without rows, 256 at least": (3, 20, 4, 8),
+}
+"""Steps, records a cluster, and draws for a center of k-means++; far rows for each center that chooses among them, None
+for all.
+"""
+
+LEVELS = ((32, 4), (64, 8), (128, 4))
+"""Points of a group at most, and groups in which a row looks."""
 
 Floats = NDArray[np.float32]
 
@@ -77,6 +90,18 @@ def float16(x: Floats, folder: Path) -> str:
     return ratio(lambda: vectors.read_array(half).astype(np.float32), lambda: vectors.read_array(single))
 
 
+def levels(x: Floats, size: int, looked: int) -> tuple[str, str]:
+    """The search on two levels for 1,000 centers, which are means, in groups of `size`, of which each row looks in the
+    `looked` nearest: its time beside that of the exact search, and its cost.
+    """
+    points, rows = nearest.prepare(seeding.reduce_candidates(x[:8000], np.ones(8000), 1000, 1)), x[8000:]
+    with mock.patch.object(groups, "SIZE", size), mock.patch.object(groups, "NEAREST", looked):
+        grouped = groups.prepare(points.exact.astype(np.float32))
+        taken = ratio(lambda: groups.search(rows, grouped), lambda: nearest.nearest(rows, points))
+        cost = groups.search(rows, grouped)[1].sum() / nearest.nearest(rows, points)[1].sum()
+    return taken, f"{cost:.3f}"
+
+
 def batches(path: Path, megabytes: int, mapped: bool = False) -> str:
     """The vectors of a Parquet file read in batches of another size, or from mapped memory, beside batches of 4 MB."""
     width = 4 * pq.ParquetFile(path).schema_arrow.field("vector").type.list_size
@@ -89,8 +114,8 @@ def batches(path: Path, megabytes: int, mapped: bool = False) -> str:
     return ratio(lambda: read(megabytes, opened(str(path))), lambda: read(4, pa.OSFile(str(path))))
 
 
-def seeding(data: Path, folder: Path, clusters: int) -> dict[str, str]:
-    """The cost of the means with more and fewer steps of seeding, records and draws, beside tithe's."""
+def clusterings(data: Path, folder: Path, clusters: int) -> dict[str, str]:
+    """The cost of the means with other constants of seeding and rounds, beside tithe's."""
     config = {
         "input": {"files": f"{data}/*.parquet", "id": "id"},
         "embed": {"kind": "column", "column": "vector"},
@@ -101,30 +126,33 @@ def seeding(data: Path, folder: Path, clusters: int) -> dict[str, str]:
     }
     path = folder / "config.yaml"
     path.write_text(json.dumps(config))
-    costs: dict[tuple[int, int, int], list[float]] = {}
+    costs: dict[str, list[float]] = {}
     for seed in ("1", "2", "3"):
-        for steps, rows, draws in SEEDINGS:
+        for number, (name, (steps, rows, draws, offered)) in enumerate(CLUSTERINGS.items()):
+
+            def choose(some: NDArray[np.void], count: int, offered: int | None = offered) -> Floats:
+                return far.choose(some if offered is None else some[: max(256, offered * count)], count)
+
             with (
                 mock.patch.object(cluster, "SEED_STEPS", steps),
                 mock.patch.object(clustering, "SEED_ROWS", rows),
-                mock.patch.object(kernel, "TRIALS", draws),
+                mock.patch.object(clustering, "MIN_BATCH", 10 * clusters),  # else it would decide how much is read
+                mock.patch.object(seeding, "TRIALS", draws),
+                mock.patch.object(rounds, "choose", choose),
             ):
                 # A folder for each: what a process has read of centers it keeps by their path.
-                out = folder / f"out-{seed}-{steps}-{rows}-{draws}"
+                out = folder / f"out-{seed}-{number}"
                 shutil.rmtree(out, ignore_errors=True)
                 given = ("--set", f"cluster.seed={seed}", "--set", f"output.path={out}")
                 code = cli.main(["select", str(path), "--quiet", *given])
             assert code == 0, "the selection failed"
             found = json.loads((out / "manifest.json").read_text())["cluster"]["cost_of_means"]
             shutil.rmtree(out)
-            costs.setdefault((steps, rows, draws), []).append(found["cost"] / found["records"])
-    ratios = {seeding: np.divide(cost, costs[SEEDINGS[0]]) for seeding, cost in costs.items()}
+            costs.setdefault(name, []).append(found["cost"] / found["records"])
+    ratios = {name: np.divide(some, costs["as it is done"]) for name, some in costs.items() if name != "as it is done"}
     return {
-        f"seeding in {steps} steps from {rows} records a cluster, {draws} draws for a center: cost of the means": (
-            f"{found.mean():.3f} ({found.min():.3f} to {found.max():.3f})"
-        )
-        for (steps, rows, draws), found in ratios.items()
-        if (steps, rows, draws) != SEEDINGS[0]
+        f"{name}: cost of the means": f"{some.mean():.3f} ({some.min():.3f} to {some.max():.3f})"
+        for name, some in ratios.items()
     }
 
 
@@ -142,13 +170,18 @@ def main() -> None:
     write_mixture(folder / "data/0.parquet", 0, rows, 64)
     x = mixture(384, 0)(min(rows, 16_384))
     threadpool_limits(1)
+    two_levels = {}
+    for size, looked in LEVELS:
+        name = f"two levels for 1,000 centers, {looked} groups of {size} at most"
+        two_levels[f"{name}: time of a search"], two_levels[f"{name}: cost"] = levels(x, size, looked)
     found = {
         "distances from differences in float32: time of a search": distances(x),
         "vectors on disk as float16: time to read them from the system's cache": float16(x, folder),
         "Parquet in batches of 32 MB: time to read": batches(folder / "wide.parquet", 32),
         "Parquet in batches of 1 MB: time to read": batches(folder / "wide.parquet", 1),
         "Parquet in batches of 4 MB from mapped memory: time to read": batches(folder / "wide.parquet", 4, mapped=True),
-        **seeding(folder / "data", folder, min(250, rows // 200)),
+        **two_levels,
+        **clusterings(folder / "data", folder, min(250, rows // 200)),
     }
     lines = [
         "# Trials",

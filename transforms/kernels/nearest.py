@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 BLOCK = 1024
 """Rows of a product: its buffer of BLOCK x k float32 stays in the processor's cache."""
 
-HELD = 196_608
+HELD = 393_216
 """Numbers of the differences, in float64, that are held at once. Fewer would stay in a nearer cache, but the threads
 would then wait for each other: each call on an array gives Python's lock up and takes it again.
 """
@@ -91,7 +91,7 @@ def squared_distances(
         order.
     """
     out = np.empty(index.shape)
-    height = min(BLOCK, max(1, HELD // x.shape[1]), len(x))
+    height = max(1, min(HELD // x.shape[1], len(x)))
     wide, difference = np.empty((height, x.shape[1])), np.empty((height, x.shape[1]))
     for low in range(0, len(x), height):
         some = x[low : low + height]
@@ -120,12 +120,58 @@ def nearest(x: NDArray[np.float32], points: Points, q: int = 1) -> tuple[NDArray
     """
     if not 1 <= q <= len(points.exact):
         raise ValueError(f"q = {q} neighbours of {len(points.exact)} points")
-    index, distance = np.empty((len(x), q), np.int32), np.empty((len(x), q))
+    taken = min(q, len(points.ordinary))
+    place, least, following = _filter(x, points, taken)
+    index = points.ordinary[place]
+    squared = squared_distances(x, points.exact, index)
+    # |x| <= |c| + |x - c|, and both are there already.
+    norms = np.sqrt(-2 * points.factor[-1, place[:, 0]]) + np.sqrt(squared[:, 0])
+    threshold = least - 2 * error_bound(x.shape[1], norms, points.reach)
+    doubtful = following >= threshold
+    if len(points.outlying):
+        # One of these can be among the nearest only of a row that is itself far out, by the triangle inequality.
+        doubtful |= 2 * upper_norms(x) * 1.01 + points.reach >= points.outlying_from
+    if taken < q:
+        doubtful[:] = True
+    if q > 1:
+        # Where the filter had the right order already, most of them, nothing moves.
+        mixed = np.flatnonzero((np.diff(squared) <= 0).any(1))
+        order = np.lexsort((index[mixed], squared[mixed]))
+        index[mixed] = np.take_along_axis(index[mixed], order, 1)
+        squared[mixed] = np.take_along_axis(squared[mixed], order, 1)
+    out_index, out_squared = np.empty((len(x), q), np.int32), np.empty((len(x), q))
+    out_index[:, :taken], out_squared[:, :taken] = index, squared
+    unsure = np.flatnonzero(doubtful)
+    for low in range(0, len(unsure), BLOCK):
+        some = unsure[low : low + BLOCK]
+        out_index[some], out_squared[some] = _settle(x[some], points, q, threshold[some])
+    return out_index, out_squared
+
+
+def _filter(
+    x: NDArray[np.float32], points: Points, q: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+    """The q largest scores x c - |c|^2 / 2 of each row, which are those of the nearest points but for their errors.
+
+    Returns:
+        where they are among the ordinary points, (n, q); the least of them; and the largest of all others, -inf where
+        there is none.
+    """
+    place = np.empty((len(x), q), np.int64)
+    least, following = np.empty((2, len(x)), np.float32)
     buffer = np.empty((min(BLOCK, len(x)), len(points.ordinary)), np.float32)
     for low in range(0, len(x), BLOCK):
-        rows = x[low : low + BLOCK]
-        index[low : low + BLOCK], distance[low : low + BLOCK] = _nearest_block(rows, points, q, buffer[: len(rows)])
-    return index, distance
+        some = slice(low, low + BLOCK)
+        scores = np.matmul(with_ones(x[some]), points.factor, out=buffer[: len(x) - low])
+        rows = np.arange(len(scores))
+        for j in range(q):
+            best = scores.argmax(1)
+            if j == q - 1:
+                least[some] = scores[rows, best]
+            scores[rows, best] = -np.inf
+            place[some, j] = best
+        following[some] = scores.max(1)
+    return place, least, following
 
 
 def closest(x: NDArray[np.float32], points: Points, q: int) -> NDArray[np.int64]:
@@ -205,54 +251,15 @@ def error_bound(dimension: int, norms: NDArray[np.float64], reach: NDArray[np.fl
     return np.asarray(1.05 * 2.0**-24 * (dimension + 2) * reach * (norms + reach / 2))
 
 
-def _nearest_block(
-    x: NDArray[np.float32], points: Points, q: int, scores: NDArray[np.float32]
-) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """The search in one block; `scores` is the buffer for x c - |c|^2 / 2, which is largest at the nearest point."""
-    np.matmul(with_ones(x), points.factor, out=scores)
-    norms = upper_norms(x)
-    bound = error_bound(x.shape[1], norms, points.reach)
-    rows = np.arange(len(x))
-    taken = min(q, scores.shape[1])
-    best = np.empty((len(x), taken), np.int64)
-    value = np.empty((len(x), taken), np.float32)
-    for j in range(taken):
-        best[:, j] = scores.argmax(1)
-        value[:, j] = scores[rows, best[:, j]]
-        scores[rows, best[:, j]] = -np.inf
-    threshold = value[:, -1] - 2 * bound
-    doubtful = scores.max(1) >= threshold
-    # An outlying point can be among the nearest only of a row that is itself far out, by the triangle inequality.
-    doubtful |= 2 * norms * 1.01 + points.reach >= points.outlying_from
-    if taken < q:
-        doubtful[:] = True
-    index = points.ordinary[best]
-    out_index, out_distance = np.empty((len(x), q), np.int32), np.empty((len(x), q))
-    sure = np.flatnonzero(~doubtful)
-    if len(sure):
-        some, found = (x, index) if len(sure) == len(x) else (x[sure], index[sure])
-        d = squared_distances(some, points.exact, found)
-        if q > 1:
-            # Where the filter had the right order already, most of them, nothing moves.
-            mixed = np.flatnonzero((np.diff(d) <= 0).any(1))
-            order = np.lexsort((found[mixed], d[mixed]))
-            found[mixed] = np.take_along_axis(found[mixed], order, 1)
-            d[mixed] = np.take_along_axis(d[mixed], order, 1)
-        out_index[sure], out_distance[sure] = found, d
-    unsure = np.flatnonzero(doubtful)
-    if len(unsure):
-        scores[rows[:, None], best] = value
-        out_index[unsure], out_distance[unsure] = _settle(x[unsure], points, q, scores[unsure], threshold[unsure])
-    return out_index, out_distance
-
-
 def _settle(
-    x: NDArray[np.float32], points: Points, q: int, scores: NDArray[np.float32], threshold: NDArray[np.float64]
+    x: NDArray[np.float32], points: Points, q: int, threshold: NDArray[np.float64]
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """The exact search among the contenders of each row: the points whose score reaches the threshold, and the outlying
     ones.
+
+    The scores are computed anew, so they are not those of the filter to the last bit; the threshold holds for any.
     """
-    row, place = np.nonzero(scores >= threshold[:, None])
+    row, place = np.nonzero(with_ones(x) @ points.factor >= threshold[:, None])
     m = len(points.outlying)
     row = np.concatenate([row, np.repeat(np.arange(len(x)), m)])
     point = np.concatenate([points.ordinary[place], np.tile(points.outlying, len(x))])
