@@ -21,6 +21,9 @@ hold points that belong to other means, and a row would not find them.
 NEAREST = 20
 """Groups in which a row looks."""
 
+BATCH = 1 << 20
+"""Scores looked at together, and those of one group more: 4 MB."""
+
 STEPS = 4
 """Steps of Lloyd's algorithm behind a division into groups; it has to be good, not the best."""
 
@@ -109,16 +112,18 @@ def search(x: NDArray[np.float32], groups: Groups, q: int = 1) -> tuple[NDArray[
     # First how large the scores in each group are; then again in the few groups that reach the q-th of these.
     order = np.argsort(looked, axis=None, kind="stable")
     largest = np.empty(n * p, np.float32)
-    for lines, scores, _ in _lines(ones, groups, looked, order):
-        largest[lines] = scores.max(1)
+    for batch in _batches(ones, groups, looked, order):
+        largest[batch.pairs] = np.maximum.reduceat(batch.scores, batch.starts)
     largest = largest.reshape(n, p)
     least = np.partition(largest, p - q, axis=1)[:, p - q] - slack if q <= p else np.full(n, -np.inf)
     again = order[(largest >= least[:, None]).ravel()[order]]
-    found = [
-        (lines[line] // p, low + place, scores[line, place])
-        for lines, scores, low in _lines(ones, groups, looked, again)
-        for line, place in [np.nonzero(scores >= least[lines // p, None])]
-    ]
+    found = []
+    for batch in _batches(ones, groups, looked, again):
+        row = batch.pairs // p
+        near = np.flatnonzero(batch.scores >= np.repeat(least[row], batch.widths))
+        line = np.searchsorted(batch.starts, near, "right") - 1
+        place = groups.starts[looked.ravel()[batch.pairs[line]]] + near - batch.starts[line]
+        found.append((row[line], place, batch.scores[near]))
     row, place, score = (np.concatenate(parts) for parts in zip(*found, strict=True))
     in_order = np.argsort(row, kind="stable")
     row, place, score = row[in_order], place[in_order], score[in_order]
@@ -129,24 +134,47 @@ def search(x: NDArray[np.float32], groups: Groups, q: int = 1) -> tuple[NDArray[
     return nearest.first_of_pairs(x, groups.exact, row[near], groups.members[place[near]], q)
 
 
-def _lines(
+@dataclass(frozen=True)
+class _Batch:
+    """The scores of some pairs of row and group, one pair after another.
+
+    Attributes:
+        pairs: which of them, int64, (m,).
+        scores: float32, as many of each pair as its group has points.
+        starts: where each pair starts among them, int64, (m,).
+        widths: and how many it has, int64, (m,).
+    """
+
+    pairs: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    starts: NDArray[np.int64]
+    widths: NDArray[np.int64]
+
+
+def _batches(
     ones: NDArray[np.float32], groups: Groups, looked: NDArray[np.int64], order: NDArray[np.int64]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], int]]:
-    """Multiplies rows and groups.
+) -> Iterator[_Batch]:
+    """Multiplies rows and groups, many groups between two looks at their scores: the threads take Python's lock by
+    turns at each call on an array, and wait for each other where the calls are many and small.
 
     Args:
         ones: the rows, `nearest.with_ones`.
         groups: points in groups.
         looked: groups of each row, (n, p).
         order: which of the n p pairs of row and group, those of a group one after another.
-
-    Yields:
-        for each group, which pairs, their scores, (pairs, points of the group), and the group's first place in
-        `members`.
     """
     group_of = looked.ravel()[order]
-    starts = np.flatnonzero(np.diff(group_of, prepend=-1))
-    for start, end in zip(starts, np.append(starts[1:], len(order)), strict=True):
-        lines, group = order[start:end], group_of[start]
-        low, high = groups.starts[group], groups.starts[group + 1]
-        yield lines, np.take(ones, lines // looked.shape[1], axis=0) @ groups.factor[:, low:high], low
+    widths = np.diff(groups.starts)[group_of]
+    ends = np.cumsum(widths)
+    firsts = np.flatnonzero(np.diff(group_of, prepend=-1, append=-1))  # the first pair of each group, and the end
+    for some in np.split(firsts[:-1], np.flatnonzero(np.diff((ends - widths)[firsts[:-1]] // BATCH)) + 1):
+        low, high = some[0], firsts[np.searchsorted(firsts, some[-1]) + 1]
+        starts = (ends - widths)[low:high] - (ends[low] - widths[low])
+        rows = np.take(ones, order[low:high] // looked.shape[1], axis=0)
+        scores = np.empty(starts[-1] + widths[high - 1], np.float32)
+        for first, end in zip(some - low, np.append(some[1:], high) - low, strict=True):
+            group = group_of[low + first]
+            points = groups.factor[:, groups.starts[group] : groups.starts[group + 1]]
+            out = scores[starts[first] :][: (end - first) * points.shape[1]]
+            np.matmul(rows[first:end], points, out=out.reshape(end - first, points.shape[1]))
+        yield _Batch(order[low:high], scores, starts, widths[low:high])

@@ -285,9 +285,9 @@ def first_of_pairs(
     Returns:
         indices, int32, (n, q), nearest first, and squared distances, float64, (n, q).
     """
-    distance = np.empty(len(row))
-    for low in range(0, len(row), BLOCK):
-        some = slice(low, low + BLOCK)
+    distance, height = np.empty(len(row)), max(1, HELD // x.shape[1])
+    for low in range(0, len(row), height):
+        some = slice(low, low + height)
         distance[some] = squared_distances(x[row[some]], exact, point[some, None])[:, 0]
     order = np.lexsort((point, distance, row))
     first = order[np.searchsorted(row[order], np.arange(len(x)))[:, None] + np.arange(q)]
