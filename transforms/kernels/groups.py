@@ -110,7 +110,7 @@ def search(x: NDArray[np.float32], groups: Groups, q: int = 1) -> tuple[NDArray[
     ones = nearest.with_ones(x)
     slack = 2 * nearest.error_bound(x.shape[1], nearest.upper_norms(x), groups.reach[looked].max(1))
     # First how large the scores in each group are; then again in the few groups that reach the q-th of these.
-    order = np.argsort(looked, axis=None, kind="stable")
+    order = _stable_order(looked, len(groups.reach))
     largest = np.empty(n * p, np.float32)
     for batch in _batches(ones, groups, looked, order):
         largest[batch.pairs] = np.maximum.reduceat(batch.scores, batch.starts)
@@ -125,13 +125,18 @@ def search(x: NDArray[np.float32], groups: Groups, q: int = 1) -> tuple[NDArray[
         place = groups.starts[looked.ravel()[batch.pairs[line]]] + near - batch.starts[line]
         found.append((row[line], place, batch.scores[near]))
     row, place, score = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    in_order = np.argsort(row, kind="stable")
+    in_order = _stable_order(row, n)
     row, place, score = row[in_order], place[in_order], score[in_order]
     # The q-th largest score of each row is now known, where it was known what it is at least.
     table, _ = nearest.lines_of(row, score, n)
     least = np.partition(table, table.shape[1] - q, axis=1)[:, -q] - slack
     near = score >= least[row]
     return nearest.first_of_pairs(x, groups.exact, row[near], groups.members[place[near]], q)
+
+
+def _stable_order(values: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """The order of values 0 .. count - 1; numpy sorts 16 bits, which are enough here, much faster than 64."""
+    return np.argsort(values.astype(np.min_scalar_type(count)), axis=None, kind="stable")
 
 
 @dataclass(frozen=True)

@@ -121,18 +121,28 @@ def nearest(x: NDArray[np.float32], points: Points, q: int = 1) -> tuple[NDArray
     if not 1 <= q <= len(points.exact):
         raise ValueError(f"q = {q} neighbours of {len(points.exact)} points")
     taken = min(q, len(points.ordinary))
-    place, least, following = _filter(x, points, taken)
+    norms = upper_norms(x)
+    slack = 2 * error_bound(x.shape[1], norms, points.reach)
+    # An outlying point can be among the nearest only of a row that is itself far out, by the triangle inequality.
+    doubtful = (2 * norms * 1.01 + points.reach >= points.outlying_from) | (taken < q)
+    place, settled = np.empty((len(x), taken), np.int64), []
+    buffer = np.empty((min(BLOCK, len(x)), len(points.ordinary)), np.float32)
+    for low in range(0, len(x), BLOCK):
+        some = slice(low, low + BLOCK)
+        # x c - |c|^2 / 2, which is largest at the nearest point
+        scores = np.matmul(with_ones(x[some]), points.factor, out=buffer[: len(x) - low])
+        rows = np.arange(len(scores))
+        for j in range(taken):
+            place[some, j] = best = scores.argmax(1)
+            value = scores[rows, best]
+            scores[rows, best] = -np.inf
+        threshold = value - slack[some]
+        unsure = np.flatnonzero((scores.max(1) >= threshold) | doubtful[some])
+        if len(unsure):
+            at = low + unsure
+            settled.append((at, _settle(x[at], points, q, place[at], scores[unsure] >= threshold[unsure, None])))
     index = points.ordinary[place]
     squared = squared_distances(x, points.exact, index)
-    # |x| <= |c| + |x - c|, and both are there already.
-    norms = np.sqrt(-2 * points.factor[-1, place[:, 0]]) + np.sqrt(squared[:, 0])
-    threshold = least - 2 * error_bound(x.shape[1], norms, points.reach)
-    doubtful = following >= threshold
-    if len(points.outlying):
-        # One of these can be among the nearest only of a row that is itself far out, by the triangle inequality.
-        doubtful |= 2 * upper_norms(x) * 1.01 + points.reach >= points.outlying_from
-    if taken < q:
-        doubtful[:] = True
     if q > 1:
         # Where the filter had the right order already, most of them, nothing moves.
         mixed = np.flatnonzero((np.diff(squared) <= 0).any(1))
@@ -141,37 +151,9 @@ def nearest(x: NDArray[np.float32], points: Points, q: int = 1) -> tuple[NDArray
         squared[mixed] = np.take_along_axis(squared[mixed], order, 1)
     out_index, out_squared = np.empty((len(x), q), np.int32), np.empty((len(x), q))
     out_index[:, :taken], out_squared[:, :taken] = index, squared
-    unsure = np.flatnonzero(doubtful)
-    for low in range(0, len(unsure), BLOCK):
-        some = unsure[low : low + BLOCK]
-        out_index[some], out_squared[some] = _settle(x[some], points, q, threshold[some])
+    for at, found in settled:
+        out_index[at], out_squared[at] = found
     return out_index, out_squared
-
-
-def _filter(
-    x: NDArray[np.float32], points: Points, q: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
-    """The q largest scores x c - |c|^2 / 2 of each row, which are those of the nearest points but for their errors.
-
-    Returns:
-        where they are among the ordinary points, (n, q); the least of them; and the largest of all others, -inf where
-        there is none.
-    """
-    place = np.empty((len(x), q), np.int64)
-    least, following = np.empty((2, len(x)), np.float32)
-    buffer = np.empty((min(BLOCK, len(x)), len(points.ordinary)), np.float32)
-    for low in range(0, len(x), BLOCK):
-        some = slice(low, low + BLOCK)
-        scores = np.matmul(with_ones(x[some]), points.factor, out=buffer[: len(x) - low])
-        rows = np.arange(len(scores))
-        for j in range(q):
-            best = scores.argmax(1)
-            if j == q - 1:
-                least[some] = scores[rows, best]
-            scores[rows, best] = -np.inf
-            place[some, j] = best
-        following[some] = scores.max(1)
-    return place, least, following
 
 
 def closest(x: NDArray[np.float32], points: Points, q: int) -> NDArray[np.int64]:
@@ -252,18 +234,16 @@ def error_bound(dimension: int, norms: NDArray[np.float64], reach: NDArray[np.fl
 
 
 def _settle(
-    x: NDArray[np.float32], points: Points, q: int, threshold: NDArray[np.float64]
+    x: NDArray[np.float32], points: Points, q: int, place: NDArray[np.int64], contends: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """The exact search among the contenders of each row: the points whose score reaches the threshold, and the outlying
-    ones.
-
-    The scores are computed anew, so they are not those of the filter to the last bit; the threshold holds for any.
+    """The exact search among the contenders of each row: the best of the filter, `place`, those that may be as near,
+    `contends`, and the outlying points.
     """
-    row, place = np.nonzero(with_ones(x) @ points.factor >= threshold[:, None])
-    m = len(points.outlying)
-    row = np.concatenate([row, np.repeat(np.arange(len(x)), m)])
-    point = np.concatenate([points.ordinary[place], np.tile(points.outlying, len(x))])
-    return first_of_pairs(x, points.exact, row, point, q)
+    row, other = np.nonzero(contends)
+    every = np.arange(len(x))
+    row = np.concatenate([row, np.repeat(every, place.shape[1]), np.repeat(every, len(points.outlying))])
+    ordinary = points.ordinary[np.concatenate([other, place.ravel()])]
+    return first_of_pairs(x, points.exact, row, np.concatenate([ordinary, np.tile(points.outlying, len(x))]), q)
 
 
 def first_of_pairs(
