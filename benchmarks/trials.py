@@ -3,7 +3,7 @@
     python benchmarks/trials.py [--rows N] [--folder FOLDER] [--results FOLDER]
 
 Each trial stands beside what is done in its place, in alternation in one process with one thread; 1.00 is what is done.
-The clusterings are those of `tithe select`, with constants replaced, on --rows (250,000) vectors of 64 numbers and 250
+The clusterings are those of `tithe select`, with constants replaced, on --rows (250,000) vectors of 64 numbers and 1,000
 clusters (fewer for few rows); what is compared there is the cost of the means after 8 rounds, over three seeds.
 
 Prints a table and writes it to trials.md in benchmarks/results. Some three minutes.
@@ -181,7 +181,7 @@ def main() -> None:
         "Parquet in batches of 1 MB: time to read": batches(folder / "wide.parquet", 1),
         "Parquet in batches of 4 MB from mapped memory: time to read": batches(folder / "wide.parquet", 4, mapped=True),
         **two_levels,
-        **clusterings(folder / "data", folder, min(250, rows // 200)),
+        **clusterings(folder / "data", folder, min(1000, rows // 250)),
     }
     lines = [
         "# Trials",
