@@ -3,8 +3,9 @@
     python benchmarks/trials.py [--rows N] [--folder FOLDER] [--results FOLDER]
 
 Each trial stands beside what is done in its place, in alternation in one process with one thread; 1.00 is what is done.
-The clusterings are those of `tithe select`, with constants replaced, on --rows (250,000) vectors of 64 numbers and 1,000
-clusters (fewer for few rows); what is compared there is the cost of the means after 8 rounds, over three seeds.
+The clusterings are those of `tithe select`, with constants replaced, on --rows (250,000) vectors of 64 numbers, and
+1,000 clusters (fewer for few rows), some of which starve; what is compared there is the cost of the means after 8
+rounds, over three seeds.
 
 Prints a table and writes it to trials.md in benchmarks/results. Some three minutes.
 """
