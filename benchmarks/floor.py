@@ -2,8 +2,8 @@
 
     OPENBLAS_NUM_THREADS=1 python benchmarks/floor.py --rows N --dimension D --clusters K --rounds R --result FILE
 
-Multiplies blocks of float32 rows, which stay in the cache, with the clusters: as many rows as seeding, rounds, the
-rounding of the means and the full pass multiply, in two threads. Nothing is read, added up or written.
+Multiplies blocks of float32 rows, which stay in the cache, with the clusters: as many rows as seeding, rounds
+and the full pass multiply, in two threads. Nothing is read, added up or written.
 """
 
 import time

@@ -149,6 +149,8 @@ def counters(job: Job) -> dict[str, float]:
     processes, anchors = job.processes, job.anchors
     scores, whole = ROW.itemsize + 8 * job.neighbors, n * job.vector_bytes
     batch = job.batch_rows * of_vector + _bounds(job, job.batch_rows / n)
+    share = min(1.0, LATE_ROUNDS * job.batch_rows / n)
+    late = share * n * of_vector + _bounds(job, share)
     seeds = job.seed_rows * of_vector + _bounds(job, job.seed_rows / n)
     centers = k * (4 * job.dimension + 8)
     part, limit = n / job.splits, min(1, SAMPLE / n)
@@ -167,7 +169,7 @@ def counters(job: Job) -> dict[str, float]:
         "AssignBatch.read_bytes": job.rounds * batch,
         "AssignBatch.sent_bytes": job.rounds * processes * job.sums_bytes,
         "AssignBatch.side_bytes": job.rounds * processes * centers,
-        "FindNear.read_bytes": batch + 4 * job.batch_rows + job.late * min(LATE_ROUNDS * batch, whole),
+        "FindNear.read_bytes": batch + 4 * job.batch_rows + job.late * late,
         "FindNear.sent_bytes": processes * job.near_kept,
         "FindNear.side_bytes": processes * centers,
         "ScoreSplit.read_bytes": whole,

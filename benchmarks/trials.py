@@ -1,4 +1,4 @@
-"""Measures what was tried and decided by its cost: ways to keep, read and compare vectors, and how much seeding reads.
+"""Measures what was tried and decided by its cost: ways to keep, read, compare and cluster vectors.
 
     python benchmarks/trials.py [--rows N] [--folder FOLDER] [--results FOLDER]
 

@@ -150,7 +150,7 @@ class Cluster(Section):
     )
     rounds: Count = Field(default=8, description="Rounds of mini-batch k-means; after some ten little changes.")
     batch: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.1, description="Share of the vectors that a round reads; never fewer than ten a cluster."
+        default=0.1, description="Share of the vectors that a round reads; never fewer than 10,000, and ten a cluster."
     )
     seed: Seed = Field(default=1, description="Seed of the clustering, apart from the seed of the draw.")
 

@@ -1,5 +1,7 @@
 """The search on two levels, against what it says that it gives, by brute force."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -51,6 +53,10 @@ def test_the_nearest_points_of_the_nearest_groups(seed: int, kind: str, q: int) 
         again = [groups.search(x[low : low + height], prepared, q) for low in range(0, len(x), height)]
         assert np.array_equal(np.concatenate([a for a, _ in again]), index)
         assert np.array_equal(np.concatenate([b for _, b in again]), squared)
+    for numbers in (1, 1000, 20_000):  # less than those of a group, of one or two, and of some
+        with mock.patch.object(groups, "BATCH", numbers):
+            cut = groups.search(x, prepared, q)
+        assert np.array_equal(cut[0], index) and np.array_equal(cut[1], squared)
 
 
 @pytest.mark.parametrize("kind", ["blobs", "one point", "two points"])

@@ -73,7 +73,7 @@ def test_clusters_without_rows_take_far_ones() -> None:
     assert len(spares) == 0  # the only one has become a representative
 
 
-def test_clusters_without_rows_in_the_range_look_among_all_rows() -> None:
+def test_clusters_without_rows_in_the_range_look_in_a_wider_one() -> None:
     rows = rows_of(row(0, 0.0, 40, (0, 0)), row(0, 1.0, 41, (1, 0)), row(-1, 0.1, 43, (7, 7)))
     late = rows_of(
         row(1, 0.5, 40, (0, 0)),  # a representative already

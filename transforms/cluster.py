@@ -28,8 +28,8 @@ SEED_STEPS = 3
 
 LATE_ROUNDS = 2
 """Rounds in whose batches clusters without a row in the last one look for their representative. A center that moved in
-the last round lies on a row of its batch. One that did not has a weight of at least 1, so it had at least five rows in
-the round before, or many more in an earlier one, which is next to impossible.
+the last round lies on a row of its batch. One that did not has a weight of at least 1, so it had rows in the round
+before, or so many in an earlier one that none in two batches is next to impossible; or no far row was left for it.
 """
 
 

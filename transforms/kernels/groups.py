@@ -22,7 +22,7 @@ NEAREST = 20
 """Groups in which a row looks."""
 
 BATCH = 1 << 20
-"""Scores looked at together, and those of one group more: 4 MB."""
+"""Numbers of the rows and scores looked at together, and those of one group more: 4 MB."""
 
 STEPS = 4
 """Steps of Lloyd's algorithm behind a division into groups; it has to be good, not the best."""
@@ -135,7 +135,7 @@ def search(x: NDArray[np.float32], groups: Groups, q: int = 1) -> tuple[NDArray[
 
 
 def _stable_order(values: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """The order of values 0 .. count - 1; numpy sorts 16 bits, which are enough here, much faster than 64."""
+    """The order of values 0 .. count - 1; numpy sorts 16 bits, enough for a chunk, much faster than 64."""
     return np.argsort(values.astype(np.min_scalar_type(count)), axis=None, kind="stable")
 
 
@@ -170,11 +170,12 @@ def _batches(
     """
     group_of = looked.ravel()[order]
     widths = np.diff(groups.starts)[group_of]
-    ends = np.cumsum(widths)
+    begins = np.cumsum(widths) - widths
     firsts = np.flatnonzero(np.diff(group_of, prepend=-1, append=-1))  # the first pair of each group, and the end
-    for some in np.split(firsts[:-1], np.flatnonzero(np.diff((ends - widths)[firsts[:-1]] // BATCH)) + 1):
+    numbers = begins[firsts[:-1]] + ones.shape[1] * firsts[:-1]  # before each group
+    for some in np.split(firsts[:-1], np.flatnonzero(np.diff(numbers // BATCH)) + 1):
         low, high = some[0], firsts[np.searchsorted(firsts, some[-1]) + 1]
-        starts = (ends - widths)[low:high] - (ends[low] - widths[low])
+        starts = begins[low:high] - begins[low]
         rows = np.take(ones, order[low:high] // looked.shape[1], axis=0)
         scores = np.empty(starts[-1] + widths[high - 1], np.float32)
         for first, end in zip(some - low, np.append(some[1:], high) - low, strict=True):
