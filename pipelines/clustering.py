@@ -14,7 +14,9 @@ from tithe.transforms.space import Reader
 from tithe.workspace import list_files
 
 MIN_BATCH = 10_000
-"""Records that a round reads at least, and ten a cluster where that is more: fewer would leave centers without rows."""
+"""Records that seeding and a round read at least, a round ten a cluster where that is more: fewer would leave centers
+without rows.
+"""
 
 SEED_ROWS = 20
 """Records for each cluster that seeding reads, though MIN_BATCH at least: with more of them, the centers are no better

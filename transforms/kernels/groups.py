@@ -120,7 +120,8 @@ def search(x: NDArray[np.float32], groups: Groups, q: int = 1) -> tuple[NDArray[
     found = []
     for batch in _batches(ones, groups, looked, again):
         row = batch.pairs // p
-        near = np.flatnonzero(batch.scores >= np.repeat(least[row], batch.widths))
+        widths = np.diff(batch.starts, append=len(batch.scores))
+        near = np.flatnonzero(batch.scores >= np.repeat(least[row], widths))
         line = np.searchsorted(batch.starts, near, "right") - 1
         place = groups.starts[looked.ravel()[batch.pairs[line]]] + near - batch.starts[line]
         found.append((row[line], place, batch.scores[near]))
@@ -147,13 +148,11 @@ class _Batch:
         pairs: which of them, int64, (m,).
         scores: float32, as many of each pair as its group has points.
         starts: where each pair starts among them, int64, (m,).
-        widths: and how many it has, int64, (m,).
     """
 
     pairs: NDArray[np.int64]
     scores: NDArray[np.float32]
     starts: NDArray[np.int64]
-    widths: NDArray[np.int64]
 
 
 def _batches(
@@ -183,4 +182,4 @@ def _batches(
             points = groups.factor[:, groups.starts[group] : groups.starts[group + 1]]
             out = scores[starts[first] :][: (end - first) * points.shape[1]]
             np.matmul(rows[first:end], points, out=out.reshape(end - first, points.shape[1]))
-        yield _Batch(order[low:high], scores, starts, widths[low:high])
+        yield _Batch(order[low:high], scores, starts)
