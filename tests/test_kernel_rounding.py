@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tithe.transforms.kernels import hashing, nearest
-from tithe.transforms.kernels.far import far_rows
+from tithe.transforms.kernels.far import ANY_KEY, far_rows
 from tithe.transforms.kernels.rounding import (
     SPARES,
     candidates,
     choose,
     far_count,
     far_members,
-    farthest_kept,
+    limits,
     near_dtype,
     nearest_members,
 )
@@ -154,19 +154,22 @@ def test_the_division_into_blocks_changes_nothing(seed: int, parts: int) -> None
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 80))
-def test_rows_beyond_the_farthest_kept_are_of_no_interest(seed: int, n: int) -> None:
+def test_rows_beyond_the_limits_are_of_no_interest(seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)
     rows = near_rows(rng.integers(0, 6, (n, 2)).astype(np.float32), rng.uniform(-1, 6, (4, 2)).astype(np.float32), seed)
-    rows = rows[rows["cluster"] >= 0]
-    kept, limit = rows[:0], np.full(4, np.inf)
-    for part in np.array_split(rows, 5):
-        close = part[part["key"] <= limit[part["cluster"]]]
-        kept = nearest_members(np.concatenate([kept, close]), 0)
-        full, limits = farthest_kept(kept)
-        limit[full] = limits
-    assert np.array_equal(kept, nearest_members(rows, 0))
-    counts = np.bincount(rows["cluster"], minlength=4)
-    assert np.array_equal(np.flatnonzero(limit < np.inf), np.flatnonzero(counts >= SPARES))
+    far, kept = far_count(4), rows[:0]
+    far_rows_of_all = rows[rows["cluster"] >= 0].copy()
+    far_rows_of_all["cluster"], far_rows_of_all["key"] = -1, rng.integers(1, 40, len(far_rows_of_all))
+    rows = np.concatenate([rows[rows["cluster"] >= 0], far_rows_of_all])
+    for part in np.array_split(rng.permutation(rows), 5):
+        limit, far_limit = limits(kept, 4)
+        close = part[part["key"] <= np.where(part["cluster"] < 0, far_limit, limit[part["cluster"]])]
+        kept = nearest_members(np.concatenate([kept, close]), far)
+    assert np.array_equal(kept, nearest_members(rows, far))
+    counts = np.bincount(rows["cluster"] + 1, minlength=5)
+    limit, far_limit = limits(kept, 4)
+    assert np.array_equal(limit < np.inf, counts[1:] >= SPARES)
+    assert (far_limit < ANY_KEY) == (counts[0] >= far)
 
 
 def test_far_members_are_not_the_far_rows_of_a_round() -> None:

@@ -75,7 +75,9 @@ class FindNear(SplitDoFn):
         clusters = vectors.read_array(_numbers_path(reference.path)) if self._numbered else np.arange(len(points.exact))
         kept = np.empty(0, rounding.near_dtype(points.exact.shape[1]))
         far, cost, count = [kept], 0, 0
-        limit = np.full(len(clusters), np.inf)  # beyond it, a row is not among the nearest of a center
+        # Another thread may add to the total: its rows are replaced as a whole, and the limits only get smaller.
+        others = kept if self._numbered or self._total is None else self._total.rows
+        limit, far_limit = rounding.limits(others, len(clusters))
         path, at = assignment_path(self._folder, split.key), 0
         assigned = None if self._numbered or not exists(path) else vectors.read_array(path)
         for _, rows, block in self._reader.range_blocks(split.key, self._ranges):
@@ -91,10 +93,9 @@ class FindNear(SplitDoFn):
             close = close[rounding.first_of_clusters(center[close], key[close], rows["hash"][close], 0)]
             near = rounding.candidates(rows[close], block[close], number, center[close], key[close])
             kept = rounding.nearest_members(np.concatenate([kept, near]), 0)
-            full, limits = rounding.farthest_kept(kept)
-            limit[full] = limits
+            limit = np.minimum(limit, rounding.limits(kept, len(clusters))[0])
             if not self._numbered:
-                few, keys = rounding.far_members(rows["hash"], key, self._seed, len(clusters))
+                few, keys = rounding.far_members(rows["hash"], key, self._seed, len(clusters), far_limit)
                 far.append(rounding.candidates(rows[few], block[few], number, -1, keys))
                 cost, count = cost + exact.exact_sum(key), count + len(rows)
         kept["cluster"] = clusters[kept["cluster"]]

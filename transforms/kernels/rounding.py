@@ -7,7 +7,7 @@ doubles a cluster's squared cost.
 import numpy as np
 from numpy.typing import NDArray
 
-from tithe.transforms.kernels.far import far_keys
+from tithe.transforms.kernels.far import ANY_KEY, far_keys
 
 SPARES = 4
 """Rows kept for each cluster, nearest first: the representative, and spares for where the model fails on it."""
@@ -62,14 +62,20 @@ def first_of_clusters(
     return order[rank < np.where(clusters < 0, far, SPARES)]
 
 
-def farthest_kept(rows: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Returns the clusters that have all their SPARES rows in what `nearest_members` gave, and the largest key of each:
-    no row with a larger one is of interest.
+def limits(rows: NDArray[np.void], k: int) -> tuple[NDArray[np.float64], float]:
+    """Returns the keys beyond which other rows are of no interest: of each of k clusters, float64, (k,), and of far
+    rows; infinite, or `ANY_KEY`, where there are not yet as many rows as are kept.
+
+    Args:
+        rows: what `nearest_members` gave, of clusters below k.
     """
-    last = (
-        np.flatnonzero(rows["cluster"][SPARES - 1 :] == rows["cluster"][: max(len(rows) - SPARES + 1, 0)]) + SPARES - 1
-    )
-    return rows["cluster"][last], rows["key"][last]
+    cluster, key = rows["cluster"], rows["key"]
+    far = int(np.searchsorted(cluster, 0))
+    members = cluster[far:]
+    last = far + SPARES - 1 + np.flatnonzero(members[SPARES - 1 :] == members[: max(len(members) - SPARES + 1, 0)])
+    limit = np.full(k, np.inf)
+    limit[cluster[last]] = key[last]
+    return limit, float(key[far_count(k) - 1]) if far >= far_count(k) else ANY_KEY
 
 
 def choose(rows: NDArray[np.void], late: NDArray[np.void], k: int) -> tuple[NDArray[np.void], NDArray[np.void], int]:
@@ -123,7 +129,9 @@ def choose(rows: NDArray[np.void], late: NDArray[np.void], k: int) -> tuple[NDAr
 
 
 def far_members(
-    hashes: NDArray[np.uint64], squared: NDArray[np.float64], seed: int, k: int
+    hashes: NDArray[np.uint64], squared: NDArray[np.float64], seed: int, k: int, limit: float = ANY_KEY
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Returns which rows are drawn in proportion to squared distance, and their keys in that draw."""
-    return far_keys(hashes, squared, seed, "representatives", far_count(k))
+    """Returns which rows are drawn in proportion to squared distance, and their keys in that draw, none above the
+    limit.
+    """
+    return far_keys(hashes, squared, seed, "representatives", far_count(k), limit)
