@@ -178,6 +178,7 @@ def counters(job: Job) -> dict[str, float]:
         "TotalSplit.read_bytes": n * 8 * job.neighbors,
         "TotalSplit.sent_bytes": processes * (8 * min(job.size, n / processes) + 2 * EXACT_BYTES),
         "CoarseSplit.read_bytes": n * scores,
+        "CoarseSplit.sent_bytes": processes * 8 * job.coarse_cells,
         "CoarseSplit.side_bytes": processes * 8 * anchors,
         "CellSplit.read_bytes": n * scores,
         "CellSplit.side_bytes": processes * 8 * job.coarse_cells,

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from tithe.transforms import vectors
 from tithe.transforms.centering import hash_width
 from tithe.transforms.centers import Reference, prepared, read_centers, write_centers
+from tithe.transforms.counts import CombineCounts
 from tithe.transforms.kernels import exact, far, hashing, rounds, search, seeding
 from tithe.transforms.kernels.bottom import bottom
 from tithe.transforms.parallel import ReadPlan, SplitDoFn, once_a_process
@@ -152,23 +153,6 @@ class CombineFar(beam.CombineFn):
         return bottom(np.concatenate(some), self._size) if some else None
 
     def extract_output(self, accumulator: NDArray[np.void] | None) -> NDArray[np.void] | None:
-        return accumulator
-
-
-class CombineCounts(beam.CombineFn):
-    """Arrays of counts -> their sum; None where there is none."""
-
-    def create_accumulator(self) -> NDArray[np.int64] | None:
-        return None
-
-    def add_input(self, accumulator: NDArray[np.int64] | None, element: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        return self.merge_accumulators([accumulator, element])
-
-    def merge_accumulators(self, accumulators: Iterable[NDArray[np.int64] | None]) -> NDArray[np.int64] | None:
-        some = [a for a in accumulators if a is not None]
-        return np.sum(some, axis=0) if some else None
-
-    def extract_output(self, accumulator: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
         return accumulator
 
 

@@ -87,7 +87,7 @@ class ThreadedDoFn(beam.DoFn):
 
     def __init__(self, threads: int, fold: beam.CombineFn | None = None) -> None:
         """Takes the number of threads, and a CombineFn whose accumulators are also its inputs: with it the outputs of a
-        bundle are one accumulator.
+        bundle, but for tagged ones, are one accumulator.
 
         Beam's own combining before a shuffle would do the same, but in the one thread that feeds the pool.
         """
@@ -139,8 +139,9 @@ class ThreadedDoFn(beam.DoFn):
             if self._fold is None:
                 return values
             for value in values:
-                self._total = self._fold.add_input(self._total, value)
-        return []
+                if not isinstance(value, TaggedOutput):
+                    self._total = self._fold.add_input(self._total, value)
+        return [value for value in values if isinstance(value, TaggedOutput)]
 
     def work(self, element: Any, *sides: Any) -> list[Any]:
         """Returns the outputs of one element; runs in a thread."""

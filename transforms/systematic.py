@@ -1,10 +1,10 @@
 """The systematic draw over a corpus in splits: exact masses of coarse cells, then of cells, then the rows of the cells
 that hold a selection point.
 
-Each step reads rows and scores of its split again and lets them go; what crosses the network is the coarse masses (128
-kB, or 8 bytes a cluster, before they are added up), at most 16 bytes for each row of a coarse cell that holds a point,
-and the rows of the cells that hold one: the drawn ones and about one in kernels.systematic.CELLS_A_DRAW others. The
-drawn rows meet in one place only when their file is written.
+Each step reads rows and scores of its split again and lets them go; what crosses the network is the coarse masses (1
+MB, or 8 bytes a cluster, from each bundle), at most 16 bytes for each row of a coarse cell that holds a point, and the
+rows of the cells that hold one: the drawn ones and about one in kernels.systematic.CELLS_A_DRAW others. The drawn rows
+meet in one place only when their file is written.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,6 +18,7 @@ from apache_beam.pvalue import AsSingleton, TaggedOutput
 from numpy.typing import NDArray
 
 from tithe.transforms import vectors
+from tithe.transforms.counts import CombineCounts
 from tithe.transforms.draw import CHOSEN, write_chosen
 from tithe.transforms.kernels import hashing, systematic
 from tithe.transforms.kernels.systematic import Cells, MassScale
@@ -131,7 +132,7 @@ class CoarseSplit(SplitDoFn):
     """A split -> masses of the coarse cells; the records that are certain, CHOSEN, by the output `certain`."""
 
     def __init__(self, task: SystematicTask, threads: int) -> None:
-        super().__init__(threads)
+        super().__init__(threads, CombineCounts())
         self._task = task
 
     def work(self, element: Any, *sides: Any) -> list[Any]:
@@ -145,12 +146,6 @@ class CoarseSplit(SplitDoFn):
             if len(certain):
                 out.append(TaggedOutput("certain", _chosen(number, part, certain)))
         return out
-
-
-def sum_coarse(masses: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Returns the sum of masses of coarse cells."""
-    total: NDArray[np.int64] = np.sum(list(masses), axis=0, dtype=np.int64)
-    return total
 
 
 def write_coarse(masses: NDArray[np.int64], task: SystematicTask) -> str:
@@ -365,7 +360,7 @@ class DrawSystematic(beam.PTransform):
         first = splits | "Masses" >> beam.ParDo(CoarseSplit(task, threads)).with_outputs("certain", main="masses")
         coarse = (
             first.masses  # of the coarse cells
-            | "Sum" >> beam.CombineGlobally(sum_coarse)
+            | "Sum" >> beam.CombineGlobally(CombineCounts()).without_defaults()
             | "WriteMasses" >> beam.Map(write_coarse, task)  # path
         )
         cells = (

@@ -27,7 +27,7 @@ MASS_BITS = 61
 """The masses before rounding up sum to less than 2**61, so with at most 1 more a record the total is below 2**62."""
 
 COARSE = 131_072
-"""Coarse cells, whose masses are summed first, or one a cluster where there are more clusters: 1 MB from each split. So
+"""Coarse cells, whose masses are summed first, or one a cluster where there are more clusters: 1 MB from a bundle. So
 many that few of them hold one of some thousands of points, and the other passes look at few rows.
 """
 
