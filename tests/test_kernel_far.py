@@ -39,6 +39,11 @@ def greedy_in_loops(vectors: NDArray[np.float32], squared: NDArray[np.float64], 
     return chosen
 
 
+def test_a_point_has_one_far_row_whatever_the_sign_of_its_zeros() -> None:
+    rows = far_rows(np.array([[1, 0], [1, -0.0], [0, 1], [-0.0, 1], [1, 0]], np.float32), 1.0)
+    assert far.distinct(rows)["key"].tolist() == [0, 2]
+
+
 def test_far_rows_fall_in_proportion_to_squared_distance() -> None:
     squared, trials = np.array([0.0, 1.0, 2.0, 3.0]), 6000
     first = []

@@ -92,7 +92,7 @@ def test_clusters_without_rows_in_the_range_look_in_a_wider_one() -> None:
 
 
 def test_a_cluster_for_which_nothing_is_left_is_dropped() -> None:
-    rows = rows_of(row(1, 0.0, 40, (0, 0)), row(-1, 0.1, 41, (0, 0)))
+    rows = rows_of(row(1, 0.0, 40, (0, 0)), row(-1, 0.1, 41, (0, 0)), row(-1, 0.2, 42, (0, -0.0)))
     chosen, _, moved = choose(nearest_members(rows, 8), rows[:0], 3)
     assert chosen["hash"].tolist() == [40] and chosen["cluster"].tolist() == [0] and moved == 0
 

@@ -82,11 +82,16 @@ def far_rows(
     return bottom.bottom(out, size)
 
 
+def point_keys(vectors: NDArray[np.float32]) -> list[bytes]:
+    """Returns what tells the points of vectors, (n, d), apart; -0 is 0, as it is in every distance."""
+    return [vector.tobytes() for vector in vectors + np.float32(0)]
+
+
 def distinct(rows: NDArray[np.void]) -> NDArray[np.void]:
-    """Returns the rows without repeats of a vector, in the order of their first places."""
+    """Returns the rows without repeats of a point, in the order of their first places."""
     first: dict[bytes, int] = {}
-    for i, vector in enumerate(rows["vector"]):
-        first.setdefault(vector.tobytes(), i)
+    for i, point in enumerate(point_keys(rows["vector"])):
+        first.setdefault(point, i)
     return rows[list(first.values())]
 
 

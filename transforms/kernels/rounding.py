@@ -7,7 +7,7 @@ doubles a cluster's squared cost.
 import numpy as np
 from numpy.typing import NDArray
 
-from tithe.transforms.kernels.far import ANY_KEY, far_keys
+from tithe.transforms.kernels.far import ANY_KEY, far_keys, point_keys
 
 SPARES = 4
 """Rows kept for each cluster, nearest first: the representative, and spares for where the model fails on it."""
@@ -99,16 +99,16 @@ def choose(rows: NDArray[np.void], late: NDArray[np.void], k: int) -> tuple[NDAr
     first = members["cluster"][:-1] != members["cluster"][1:]
     first = np.concatenate([[True], first]) if len(members) else np.empty(0, bool)
     chosen, spares = members[first], members[~first]
-    taken = {row.tobytes() for row in chosen["vector"]}
+    taken = set(point_keys(chosen["vector"]))
 
     def take(candidates: NDArray[np.void], clusters: NDArray[np.integer]) -> NDArray[np.void]:
         """The candidates that get a cluster: each cluster and each point once, in order."""
         kept: list[int] = []
         given: set[int] = set()
-        for i, (point, cluster) in enumerate(zip(candidates["vector"], clusters.tolist(), strict=True)):
-            if cluster not in given and point.tobytes() not in taken:
+        for i, (point, cluster) in enumerate(zip(point_keys(candidates["vector"]), clusters.tolist(), strict=True)):
+            if cluster not in given and point not in taken:
                 given.add(cluster)
-                taken.add(point.tobytes())
+                taken.add(point)
                 kept.append(i)
         return candidates[kept]
 
