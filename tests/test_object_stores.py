@@ -127,6 +127,40 @@ def test_the_sample_of_local_files_and_what_follows_it(
     assert json.loads(capsys.readouterr().out) == total
 
 
+def test_stages_are_made_again_and_removed(
+    store: RunningStore, local: Local, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = store.url("cleaned/out")
+    config = on_files(tmp_path, local.put(store, "corpus"), output)
+    assert run(store, config) == 0
+    assert run(store, config, "--redo", "cluster") == 0
+    assert made_on(output) == {"cluster", "losses", "score", "sample"}
+    assert digest_on(output) == local.digest
+
+    assert run(store, config, "--set", "cluster.seed=9") == 0
+    assert digest_on(output) != local.digest
+    folders = _work_folders(output)
+    FileSystems.set_options(None)  # as `tithe estimate`, `tithe clean` takes no Beam options
+    capsys.readouterr()
+    assert main(["clean", output]) == 0
+    said, manifest = capsys.readouterr().out, read_json(f"{output}/manifest.json")
+    kept = {stage["folder"] for stage in manifest["stages"]} | {manifest["vectors"]}
+    assert _work_folders(output) == folders & kept
+    gone = folders - kept
+    assert gone and all(name in said for name in gone)
+
+    sample = list_files(f"{output}/sample/*")
+    assert main(["clean", output, "--all"]) == 0
+    assert not _work_folders(output)
+    assert list_files(f"{output}/sample/*") == sample and exists(f"{output}/manifest.json")
+    assert main(["clean", output, "--all"]) == 0
+    assert "nothing to remove" in capsys.readouterr().out
+
+
+def _work_folders(output: str) -> set[str]:
+    return {path.removeprefix(f"{output}/work/").split("/")[0] for path in list_files(f"{output}/work/**")}
+
+
 def _local_copy(output: str, folder: Path) -> str:
     """The manifest and the sample of an output folder on a store, on this disk."""
     names = ["manifest.json", *(part["name"] for part in read_json(f"{output}/manifest.json")["sample"]["parts"])]
