@@ -124,3 +124,13 @@ def test_sorted_and_shuffled_data_hold_the_same_records(by_hand: tuple[Path, dic
         assert np.array_equal(np.asarray(table["vector"].combine_chunks().values).reshape(ROWS, -1), x[ids])
         orders[order] = nearest.nearest(x[ids], index)[0][:, 0]
     assert np.mean(np.diff(orders["sorted"]) < 0) < 0.001 < np.mean(np.diff(orders["shuffled"]) < 0)
+
+
+def test_each_trial_stands_beside_what_is_done(tmp_path: Path) -> None:
+    run("trials", "--rows", "12000", "--folder", str(tmp_path), "--results", str(tmp_path))
+    lines = [line for line in (tmp_path / "trials.md").read_text().splitlines() if line.startswith("| ")]
+    found = {name: float(value.split()[0]) for name, value in (line.strip("| ").split(" | ") for line in lines[1:])}
+    assert all(value > 0 for value in found.values())
+    costs = [value for name, value in found.items() if name.endswith("cost of the means")]
+    # Other constants make other clusters, so they reached the selection; none of them is far off.
+    assert len(set(costs)) > 2 and all(0.8 < value < 1.25 for value in costs)
